@@ -1,0 +1,3 @@
+//! From an experiment file to complete run configurations.
+pub mod run;
+pub use run::*;

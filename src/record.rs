@@ -1,0 +1,165 @@
+//! The shared vocabulary of results: one row of losses, one evaluation.
+//!
+//! Start at [`LossRow`]. Training writes these, the store keeps them, the report reads them; nobody else has a
+//! second idea of what a loss is. Losses are unweighted; bounds are in bits per dimension.
+
+use crate::named_enum;
+use serde::{Deserialize, Serialize};
+
+named_enum! {
+    /// Which examples a row speaks of.
+    pub enum Split {
+        /// A window of training batches.
+        Train = "train",
+        /// Held-out images, fixed noise, during training.
+        Val = "val",
+        /// Held-out images, fixed noise, at the end.
+        Test = "test",
+    }
+}
+
+named_enum! {
+    /// Which weights produced a row.
+    pub enum Weights {
+        Raw = "raw",
+        /// The exponential moving average.
+        Ema = "ema",
+    }
+}
+
+named_enum! {
+    /// Which term of the variational bound a timestep carries.
+    pub enum Term {
+        /// t = 1: `-log p(x_0 | x_1)`, the paper's L_0.
+        Decoder = "decoder",
+        /// t = 2..=T: `KL(q(x_{t-1} | x_t, x_0) ‖ p(x_{t-1} | x_t))`, the paper's L_{t-1}.
+        Kl = "kl",
+        /// Stored at t = 0: `KL(q(x_T | x_0) ‖ p(x_T))`, the paper's L_T.
+        Prior = "prior",
+    }
+}
+
+impl Term {
+    /// The term stored at `t`, where 0 stands for the prior.
+    pub fn of(t: u32) -> Self {
+        match t {
+            0 => Self::Prior,
+            1 => Self::Decoder,
+            _ => Self::Kl,
+        }
+    }
+}
+
+/// Count, mean and sum of squared deviations, merged exactly (Welford; Chan et al. for the merge).
+#[derive(Clone, Copy, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Moments {
+    pub n: u64,
+    pub mean: f64,
+    pub m2: f64,
+}
+
+impl Moments {
+    /// Adds one observation.
+    pub fn push(&mut self, x: f64) {
+        self.n += 1;
+        let delta = x - self.mean;
+        self.mean += delta / self.n as f64;
+        self.m2 += delta * (x - self.mean);
+    }
+
+    /// Adds all observations of `other`.
+    pub fn merge(&mut self, other: &Moments) {
+        if other.n == 0 {
+            return;
+        }
+        let n = self.n + other.n;
+        let delta = other.mean - self.mean;
+        self.m2 += other.m2 + delta * delta * (self.n as f64 * other.n as f64 / n as f64);
+        self.mean += delta * (other.n as f64 / n as f64);
+        self.n = n;
+    }
+
+    /// Unbiased sample variance; NaN below two observations.
+    pub fn variance(&self) -> f64 {
+        if self.n < 2 { f64::NAN } else { self.m2 / (self.n - 1) as f64 }
+    }
+
+    /// Standard error of the mean; NaN below two observations.
+    pub fn standard_error(&self) -> f64 {
+        (self.variance() / self.n as f64).sqrt()
+    }
+}
+
+/// One row of `losses.parquet` without the columns that name the run: (split, weights, step, t) and what was seen there.
+#[derive(Clone, Debug, PartialEq)]
+pub struct LossRow {
+    pub split: Split,
+    pub weights: Weights,
+    /// Optimizer updates completed at the end of the window, or at the evaluation.
+    pub step: i64,
+    /// 1..=T; 0 holds the prior term of the step.
+    pub t: u32,
+    /// Timesteps this row stands for: 1 when every t is evaluated, the stratum's size when strided.
+    pub t_weight: f64,
+    /// Samples used.
+    pub n: u32,
+    /// Samples dropped because a value was not finite.
+    pub n_nonfinite: u32,
+    /// eps-MSE, mean over dimensions of `(ε − ε̂)²`; `None` for the prior.
+    pub mse: Option<(f64, f64)>,
+    /// Mean over dimensions of `(x_0 − x̂_0)²`; `None` for the prior.
+    pub x0_mse_mean: Option<f64>,
+    /// Term of the bound in bits/dim: mean and sum of squared deviations.
+    pub vb: (f64, f64),
+    /// The irreducible eps-MSE of this data at this t, where known.
+    pub mse_floor: Option<f64>,
+    /// The irreducible bound term of this data at this t, where known.
+    pub vb_floor: Option<f64>,
+    /// Mean norm of the gradient over the window's steps; `None` outside `train`.
+    pub grad_norm_mean: Option<f64>,
+}
+
+impl LossRow {
+    pub fn term(&self) -> Term {
+        Term::of(self.t)
+    }
+}
+
+/// One evaluation of the bound: a line of `metrics.jsonl`.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Evaluation {
+    pub split: Split,
+    pub weights: Weights,
+    pub step: i64,
+    /// Images evaluated.
+    pub images: u32,
+    /// Timesteps evaluated, and how many noise draws at each.
+    pub timesteps: u32,
+    pub draws: u32,
+    /// The whole bound, prior included; `Σ t_weight · vb_mean` of the rows it came from.
+    pub bits_per_dim: f64,
+    /// Its standard error over images (and noise).
+    pub bits_per_dim_se: f64,
+    pub prior: f64,
+    pub kl: f64,
+    pub decoder: f64,
+    /// eps-MSE averaged over timesteps as training draws them (uniformly).
+    pub eps_mse: f64,
+    /// Samples dropped because a value was not finite; above zero the figures are of what was left.
+    pub n_nonfinite: u64,
+}
+
+/// What a run reports while it goes on; one JSON line each on the worker's standard output.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+#[serde(tag = "event", rename_all = "snake_case")]
+pub enum Event {
+    /// Training begins, or goes on from a checkpoint (`step > 0`).
+    Started { step: u32, steps: u32, parameters: u64, device: String },
+    /// A window of training ended: its mean loss and speed.
+    Progress { step: u32, loss: f64, steps_per_second: f64 },
+    /// An evaluation is under way: so many of so many network calls are done.
+    Evaluating { done: u64, total: u64 },
+    Evaluated { evaluation: Evaluation },
+    /// A checkpoint is on disk.
+    Checkpointed { step: u32 },
+}
