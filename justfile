@@ -38,8 +38,9 @@ ls *args: _quiet_build
 lab *args: _quiet_build
     @exec {{lab}} "$@"
 
+# Quiet once there is something to run; the first build says what it is doing.
 _quiet_build: _tools
-    @cargo build {{features}} --locked --quiet
+    @cargo build {{features}} --locked `[ -x {{lab}} ] && echo --quiet || true`
 
 # All tests, with cargo-nextest where it is installed.
 test *args: _tools

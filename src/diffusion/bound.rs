@@ -49,6 +49,11 @@ pub struct TimestepEstimate {
 }
 
 impl TimestepEstimate {
+    /// The mean term of the bound; NaN where nothing finite was seen, so that a sum over timesteps cannot hide it.
+    pub fn mean_vb(&self) -> f64 {
+        if self.vb.n == 0 { f64::NAN } else { self.vb.mean }
+    }
+
     /// Adds one example; one with a value that is not finite is counted and left out.
     pub fn push(&mut self, terms: &SampleTerms) {
         if terms.is_finite() {
@@ -88,18 +93,18 @@ impl BoundEstimate {
 
     /// The term at t = 1.
     pub fn decoder(&self) -> f64 {
-        self.timesteps.iter().filter(|(t, _, _)| *t == Timestep::FIRST).map(|(_, w, e)| w * e.vb.mean).sum()
+        self.timesteps.iter().filter(|(t, _, _)| *t == Timestep::FIRST).map(|(_, w, e)| w * e.mean_vb()).sum()
     }
 
     /// The sum of the terms at t ≥ 2.
     pub fn kl(&self) -> f64 {
-        self.timesteps.iter().filter(|(t, _, _)| *t != Timestep::FIRST).map(|(_, w, e)| w * e.vb.mean).sum()
+        self.timesteps.iter().filter(|(t, _, _)| *t != Timestep::FIRST).map(|(_, w, e)| w * e.mean_vb()).sum()
     }
 
     /// eps-MSE averaged over uniform t, as training draws it.
     pub fn eps_mse(&self) -> f64 {
         let weight: f64 = self.timesteps.iter().map(|(_, w, _)| w).sum();
-        self.timesteps.iter().map(|(_, w, e)| w * e.mse.mean).sum::<f64>() / weight
+        self.timesteps.iter().map(|(_, w, e)| if e.mse.n == 0 { f64::NAN } else { w * e.mse.mean }).sum::<f64>() / weight
     }
 
     pub fn n_nonfinite(&self) -> u64 {
