@@ -121,7 +121,7 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
             }
         }
     }
-    let png = picture::tiles_png(&tiles, shape, at.len())?;
+    let png = picture::png(&picture::contact_sheet(tiles.chunks_exact(dims), shape, at.len()))?;
     std::fs::write(&args.out, png).map_err(|e| CliError::input(format!("cannot write {}: {e}", args.out.display()), "choose another --out"))?;
     let columns: Vec<String> = at.iter().map(|t| format!("t = {t}")).collect();
     print(&format!("{}: {} row(s) for each of {}; columns {}\n", args.out.display(), images, args.schedule.join(", "), columns.join(", ")));

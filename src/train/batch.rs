@@ -3,7 +3,7 @@
 //! Every draw is a function of (seed, step, place in the batch), so two runs that differ in the schedule alone see the
 //! same images under the same noise, and a batch may be cut anywhere.
 
-use crate::data::{self, Dataset, Shape};
+use crate::data::{self, Dataset};
 use crate::diffusion::GaussianDiffusion;
 use crate::rng::{self, Purpose, Stream};
 use crate::units::Timestep;
@@ -55,7 +55,7 @@ impl BatchSource<'_> {
             let at = i * dims..(i + 1) * dims;
             self.dataset.train.scaled(*index, &mut batch.x_0[at.clone()]);
             if self.flip && flips.below(sample, 0, 2) == 1 {
-                mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
+                data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
             }
             let t = Timestep::from_index(times.below(sample, 0, self.diffusion.timesteps() as u32) as usize);
             noises.normals(sample, &mut batch.noise[at.clone()]);
@@ -68,30 +68,5 @@ impl BatchSource<'_> {
     /// The randomness of dropout at `step`.
     pub fn dropout_stream(&self, step: u32) -> Stream {
         rng::stream(self.seed, Purpose::Dropout, step)
-    }
-}
-
-/// Mirrors an image left to right.
-fn mirror(shape: Shape, image: &mut [f32]) {
-    let c = shape.channels;
-    for row in image.chunks_exact_mut(shape.width * c) {
-        for x in 0..shape.width / 2 {
-            for k in 0..c {
-                row.swap(x * c + k, (shape.width - 1 - x) * c + k);
-            }
-        }
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn mirroring_reverses_columns_and_keeps_channels() {
-        let shape = Shape { height: 2, width: 3, channels: 2 };
-        let mut image: Vec<f32> = (0..12).map(|v| v as f32).collect();
-        mirror(shape, &mut image);
-        assert_eq!(image, [4.0, 5.0, 2.0, 3.0, 0.0, 1.0, 10.0, 11.0, 8.0, 9.0, 6.0, 7.0]);
     }
 }

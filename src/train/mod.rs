@@ -8,6 +8,7 @@ mod checkpoint;
 mod device;
 mod error;
 mod network;
+mod samples;
 mod trainer;
 mod window;
 

@@ -2,18 +2,19 @@
 
 use super::batch::BatchSource;
 use super::window::{Window, row};
-use super::{Network, TrainError, checkpoint};
+use super::{Network, TrainError, checkpoint, samples};
 use crate::config::{EvalTimesteps, RunConfig};
-use crate::data::{self, Dataset, picture};
+use crate::data::{self, Dataset};
 use crate::diffusion::bound::{self, BoundError, BoundEstimate, BoundOptions, TimestepPlan};
 use crate::diffusion::{GaussianDiffusion, sampling};
 use crate::model::{Dropout, Model};
 use crate::optim::{AdamW, Weights};
 use crate::record::{Evaluation, Event, LossRow, Split, Weights as WeightsKind};
-use crate::store::{Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, Volatile};
+use crate::store::{Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, LOSSES, Volatile, fs, read_rows, write_losses};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
+use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
@@ -38,6 +39,8 @@ pub struct RunOptions<'a> {
     pub threads: usize,
     /// Steps between checkpoints.
     pub checkpoint_every: u32,
+    /// Keep every checkpoint, not only the last two.
+    pub keep: bool,
     /// Set by someone else to end the run at the next step.
     pub stop: &'a AtomicBool,
     pub provenance: Provenance,
@@ -150,7 +153,7 @@ impl<'a> Trainer<'a> {
             if self.evaluation_is_due(step, last) && !self.evaluate_validation(&weights)? {
                 return self.interrupt(&weights, &window);
             }
-            if self.config.sample.every > 0 && step > 0 && step % self.config.sample.every == 0 && !last && !self.dir.sample_path(step).exists() {
+            if self.config.sample.every > 0 && step > 0 && step % self.config.sample.every == 0 && !last && !fs::is_file(&self.dir.sample_path(step)) {
                 self.draw_samples(&weights)?;
             }
             if last {
@@ -330,8 +333,8 @@ impl<'a> Trainer<'a> {
         let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
         let (pool, diffusion) = (&self.pool, &self.diffusion);
         let samples = pool.install(|| sampling::ancestral(diffusion, &network, count)).map_err(TrainError::Denoiser)?;
-        let picture = picture::of_samples(&self.dataset, &samples)?;
-        Ok(self.dir.write_sample(weights.step, &picture)?)
+        let picture = samples::picture(&self.dataset, &samples)?;
+        Ok(fs::write_atomic(&self.dir.sample_path(weights.step), &picture)?)
     }
 
     /// The state to start from: the newest checkpoint that is whole, else fresh weights.
@@ -339,19 +342,12 @@ impl<'a> Trainer<'a> {
         let timesteps = self.diffusion.timesteps();
         let mut damaged = Vec::new();
         for (step, path) in self.dir.checkpoints()?.into_iter().rev() {
-            let bytes = self.dir.read_file(&path)?;
-            match checkpoint::decode(self.model.layout(), &self.run_id, timesteps, &bytes) {
-                Ok((weights, window)) if weights.step == step => {
-                    let kept = |split, at: i64| split != Split::Test && at <= i64::from(step);
-                    self.rows = self.dir.read_loss_rows()?.into_iter().filter(|r| kept(r.split, r.step)).collect();
-                    self.evaluations = self.dir.read_evaluations()?.into_iter().filter(|e| kept(e.split, e.step)).collect();
-                    return Ok((weights, window));
+            match self.restore(step, &path) {
+                Ok(state) => return Ok(state),
+                Err(reason) => {
+                    tracing::warn!("the checkpoint {} cannot be used: {reason}", path.display());
+                    damaged.push(path);
                 }
-                Ok(_) => damaged.push((path, "its name and its step differ".to_owned())),
-                Err(reason) => damaged.push((path, reason)),
-            }
-            if let Some((path, reason)) = damaged.last() {
-                tracing::warn!("the checkpoint {} cannot be used: {reason}; trying the one before", path.display());
             }
         }
         if !damaged.is_empty() {
@@ -360,13 +356,31 @@ impl<'a> Trainer<'a> {
         Ok((Weights::new(self.model.layout().init(self.config.seed as u64)), Window::new(timesteps)))
     }
 
+    /// The state of one checkpoint, and the rows and evaluations up to it; a sentence if anything of it is damaged.
+    fn restore(&mut self, step: u32, path: &Path) -> Result<(Weights, Window), String> {
+        let describe = |error: StoreError| error.to_string();
+        let bytes = fs::read(path).map_err(describe)?;
+        let (weights, window) = checkpoint::decode(self.model.layout(), &self.run_id, self.diffusion.timesteps(), &bytes)?;
+        if weights.step != step {
+            return Err(format!("it holds step {}", weights.step));
+        }
+        let kept = |split, at: i64| split != Split::Test && at <= i64::from(step);
+        let rows = read_rows(self.dir.path()).map_err(describe)?;
+        let evaluations = self.dir.read_evaluations().map_err(describe)?;
+        self.rows = rows.into_iter().filter(|r| kept(r.split, r.step)).collect();
+        self.evaluations = evaluations.into_iter().filter(|e| kept(e.split, e.step)).collect();
+        Ok((weights, window))
+    }
+
     /// Rows and evaluations first, then the checkpoint that makes them count.
     fn checkpoint(&mut self, weights: &Weights, window: &Window) -> Result<(), TrainError> {
         self.write_results()?;
         let bytes = checkpoint::encode(self.model.layout(), &self.run_id, weights, window)
             .map_err(|e| TrainError::Checkpoint { path: self.dir.checkpoint_path(weights.step), reason: e.to_string() })?;
-        self.dir.write_checkpoint(weights.step, &bytes)?;
-        self.dir.prune_checkpoints(2)?;
+        fs::write_atomic(&self.dir.checkpoint_path(weights.step), &bytes)?;
+        if !self.options.keep {
+            self.dir.prune_checkpoints(2)?;
+        }
         self.emit(Event::Checkpointed { step: weights.step });
         Ok(())
     }
@@ -402,7 +416,7 @@ impl<'a> Trainer<'a> {
             lr: config.train.lr,
             seed: config.seed,
         };
-        self.dir.write_losses(&columns, &self.rows)?;
+        write_losses(self.dir.path(), &columns, &self.rows)?;
         Ok(self.dir.write_evaluations(&self.evaluations)?)
     }
 
@@ -415,6 +429,8 @@ impl<'a> Trainer<'a> {
         let now = (self.options.now)();
         let seconds = self.started.elapsed().as_secs_f64();
         let before = self.previous.as_ref().map(|m| m.volatile.clone()).unwrap_or_default();
+        let committed = self.committed_files(step);
+        let files = self.dir.hash_files(&committed.iter().map(String::as_str).collect::<Vec<_>>())?;
         let manifest = Manifest {
             schema: SCHEMA,
             run_id: self.run_id.clone(),
@@ -426,7 +442,7 @@ impl<'a> Trainer<'a> {
             first_nonfinite_step,
             parameters: self.model.layout().total() as u64,
             evaluations: last,
-            files: self.dir.hash_files()?,
+            files,
             provenance: self.options.provenance.clone(),
             volatile: Volatile {
                 started: if before.attempts > 0 { before.started } else { now - seconds },
@@ -437,6 +453,14 @@ impl<'a> Trainer<'a> {
             },
         };
         Ok(self.dir.write_manifest(&manifest)?)
+    }
+
+    /// What `run.json` vouches for: the results, the samples and the checkpoint of this step, as far as they exist.
+    fn committed_files(&self, step: u32) -> Vec<String> {
+        let root = self.dir.path();
+        let paths = [root.join("config.toml"), root.join(LOSSES), root.join("metrics.jsonl"), self.dir.sample_path(step), self.dir.checkpoint_path(step)];
+        let inside = |path: &std::path::PathBuf| Some(path.strip_prefix(root).ok()?.to_str()?.to_owned());
+        paths.iter().filter(|path| fs::is_file(path)).filter_map(inside).collect()
     }
 
     fn report_progress(&mut self, step: u32, loss: f64) {
