@@ -4,7 +4,7 @@
 //! second idea of what a loss is. Losses are unweighted; bounds are in bits per dimension.
 
 use crate::named_enum;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize};
 
 named_enum! {
     /// Which examples a row speaks of.
@@ -137,13 +137,19 @@ pub struct Evaluation {
     pub timesteps: u32,
     pub draws: u32,
     /// The whole bound, prior included; `Σ t_weight · vb_mean` of the rows it came from.
+    #[serde(deserialize_with = "nan_if_null")]
     pub bits_per_dim: f64,
     /// Its standard error over images (and noise).
+    #[serde(deserialize_with = "nan_if_null")]
     pub bits_per_dim_se: f64,
+    #[serde(deserialize_with = "nan_if_null")]
     pub prior: f64,
+    #[serde(deserialize_with = "nan_if_null")]
     pub kl: f64,
+    #[serde(deserialize_with = "nan_if_null")]
     pub decoder: f64,
     /// eps-MSE averaged over timesteps as training draws them (uniformly).
+    #[serde(deserialize_with = "nan_if_null")]
     pub eps_mse: f64,
     /// Samples dropped because a value was not finite; above zero the figures are of what was left.
     pub n_nonfinite: u64,
@@ -154,12 +160,34 @@ pub struct Evaluation {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Training begins, or goes on from a checkpoint (`step > 0`).
-    Started { step: u32, steps: u32, parameters: u64, device: String },
+    Started {
+        step: u32,
+        steps: u32,
+        parameters: u64,
+        device: String,
+    },
     /// A window of training ended: its mean loss and speed.
-    Progress { step: u32, loss: f64, steps_per_second: f64 },
+    Progress {
+        step: u32,
+        #[serde(deserialize_with = "nan_if_null")]
+        loss: f64,
+        steps_per_second: f64,
+    },
     /// An evaluation is under way: so many of so many network calls are done.
-    Evaluating { done: u64, total: u64 },
-    Evaluated { evaluation: Evaluation },
+    Evaluating {
+        done: u64,
+        total: u64,
+    },
+    Evaluated {
+        evaluation: Evaluation,
+    },
     /// A checkpoint is on disk.
-    Checkpointed { step: u32 },
+    Checkpointed {
+        step: u32,
+    },
+}
+
+/// JSON has no NaN and no infinity: they are written as null, and null is read as NaN.
+fn nan_if_null<'de, D: Deserializer<'de>>(deserializer: D) -> Result<f64, D::Error> {
+    Ok(Option::<f64>::deserialize(deserializer)?.unwrap_or(f64::NAN))
 }
