@@ -30,7 +30,7 @@ const HEAVY: &[(&str, &[&str])] = &[
     ("polars", &["store", "report"]),
     ("plotters", &["report"]),
     ("hdf5", &["data/hdf5.rs"]),
-    ("toml", &["config"]),
+    ("toml", &["config", "store"]),
     ("miette", &["config", "cli"]),
     ("clap", &["cli"]),
     ("indicatif", &["sweep", "cli"]),
