@@ -24,9 +24,9 @@ pub struct WorkerArgs {
     checkpoint_every: u32,
     #[arg(long)]
     keep: bool,
-    /// The command the user typed, for the record.
-    #[arg(long, num_args = 0.., value_terminator = "--end", allow_hyphen_values = true)]
-    provenance: Vec<String>,
+    /// The command that the user typed, for the record: a JSON array.
+    #[arg(long, default_value = "[]")]
+    command: String,
 }
 
 pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
@@ -49,13 +49,13 @@ pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
             device: name,
             instruction_set: instruction_set().to_owned(),
             threads: args.threads,
-            command: args.provenance.clone(),
+            command: serde_json::from_str(&args.command).map_err(|e| CliError::Internal(format!("--command: {e}")))?,
         },
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).unwrap_or_default(),
         now: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
     };
     let outcome = Trainer::new(&config, &dir, options, tell).and_then(Trainer::run).map_err(|e| match e {
-        TrainError::Data(_) | TrainError::DataChanged { .. } => CliError::Input { message: e.to_string(), help: None },
+        TrainError::Data(_) => CliError::Input { message: e.to_string(), help: None },
         _ => CliError::Internal(e.to_string()),
     })?;
     Ok(match outcome {

@@ -22,8 +22,6 @@ pub enum TrainError {
     Denoiser(DenoiserError),
     #[error("the checkpoint {} cannot be used: {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
-    #[error("the data has changed since this run began: {name} has fingerprint {found}, the run was made with {expected}")]
-    DataChanged { name: String, expected: String, found: String },
     #[error("device `{asked}` is not at hand: {reason}")]
     Device { asked: String, reason: String },
     #[error("could not start {threads} threads: {reason}")]

@@ -84,13 +84,6 @@ impl<'a> Trainer<'a> {
         emit: impl FnMut(Event) + Send + 'a,
     ) -> Result<Self, TrainError> {
         let dataset = data::load(&config.data)?;
-        if !config.data.fingerprint.is_empty() && config.data.fingerprint != dataset.info.fingerprint {
-            return Err(TrainError::DataChanged {
-                name: dataset.name.clone(),
-                expected: config.data.fingerprint.clone(),
-                found: dataset.info.fingerprint.clone(),
-            });
-        }
         let diffusion = GaussianDiffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
         let model = Model::new(&config.model, dataset.info.shape, diffusion.output_channels())?;
         let pool = rayon::ThreadPoolBuilder::new()
