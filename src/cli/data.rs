@@ -80,7 +80,10 @@ fn info(file: &std::path::Path) -> Result<(), CliError> {
     for array in &info.arrays {
         let shape: Vec<String> = array.shape.iter().map(usize::to_string).collect();
         let attributes: Vec<String> = array.attributes.iter().map(|(n, v)| format!("{n} = {v}")).collect();
-        table.row(vec![array.name.clone(), shape.join(" × "), array.dtype.clone(), array.storage.clone(), attributes.join(", ")]);
+        let chunks = array.chunks.as_ref().map(|c| format!("chunks {}", c.iter().map(usize::to_string).collect::<Vec<_>>().join(" × ")));
+        let storage: Vec<String> = chunks.into_iter().chain(array.filters.clone()).collect();
+        let storage = if storage.is_empty() { "contiguous".to_owned() } else { storage.join(", ") };
+        table.row(vec![array.name.clone(), shape.join(" × "), array.dtype.clone(), storage, attributes.join(", ")]);
     }
     text += &format!("\n{}\n", table.render("  "));
     match &info.usage {

@@ -60,7 +60,7 @@ pub struct Trainer<'a> {
     diffusion: GaussianDiffusion,
     model: Model,
     pool: rayon::ThreadPool,
-    emit: Box<dyn FnMut(Event) + Send + 'a>,
+    emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
     started: Instant,
     last_progress: Option<(Instant, u32)>,
     previous: Option<Manifest>,
@@ -81,7 +81,7 @@ impl<'a> Trainer<'a> {
         config: &'a RunConfig,
         dir: &'a RunDir,
         options: RunOptions<'a>,
-        emit: impl FnMut(Event) + Send + 'a,
+        emit: impl Fn(Event) + Send + Sync + 'a,
     ) -> Result<Self, TrainError> {
         let dataset = data::load(&config.data)?;
         let diffusion = GaussianDiffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
@@ -293,7 +293,7 @@ impl<'a> Trainer<'a> {
         x_0.chunks_exact_mut(dims).enumerate().for_each(|(i, x)| examples.scaled(i, x));
 
         let (pool, diffusion, stop, draws) = (&self.pool, &self.diffusion, self.options.stop, self.config.eval.draws);
-        let emit = &mut self.emit;
+        let emit = &self.emit;
         let mut last = Instant::now();
         let estimate = pool.install(|| {
             let mut progress = |done, total| {
@@ -404,8 +404,8 @@ impl<'a> Trainer<'a> {
             variance: config.diffusion.variance.to_string(),
             model: config.model.kind.to_string(),
             data: self.dataset.name.clone(),
-            timesteps: config.diffusion.timesteps as i32,
-            batch_size: config.train.batch_size as i32,
+            timesteps: config.diffusion.timesteps,
+            batch_size: config.train.batch_size,
             lr: config.train.lr,
             seed: config.seed,
         };
@@ -466,7 +466,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn emit(&mut self, event: Event) {
+    fn emit(&self, event: Event) {
         (self.emit)(event);
     }
 }
