@@ -178,7 +178,7 @@ fn gradients_of_the_whole_network_agree_with_differences() {
     let t = [3, 700].map(Timestep::from_index);
     let dropout = Some(Dropout { stream: stream(1, Purpose::Dropout, 1), first_sample: 2 });
     let detached = layout.tensors(&flat, &Device::Cpu, false).unwrap();
-    differences(&[x.clone()], |x| model.forward(&detached, &x[0], &t, dropout));
+    differences(std::slice::from_ref(&x), |x| model.forward(&detached, &x[0], &t, dropout));
 
     let loss = |flat: &[f64], tracked| {
         let params = layout.tensors(flat, &Device::Cpu, tracked).unwrap();
@@ -243,7 +243,7 @@ fn starting_values_have_the_bounds_of_each_style() {
         assert!(bound(Init::Torch, name) > 0.0, "{name}");
     }
     let near = |got: f64, want: f64| assert!(got <= want && got > 0.8 * want, "{got} is not just below {want}");
-    near(bound(Init::Ddpm, "down_blocks.1.resnets.0.conv1.weight"), (6.0 / (9.0 * (4.0 + 6.0)) as f64).sqrt());
+    near(bound(Init::Ddpm, "down_blocks.1.resnets.0.conv1.weight"), (6.0_f64 / (9.0 * (4.0 + 6.0))).sqrt());
     near(bound(Init::Torch, "down_blocks.1.resnets.0.conv1.weight"), 1.0 / 6.0);
     assert_eq!(bound(Init::Torch, "conv_norm_out.weight"), 1.0);
 }
