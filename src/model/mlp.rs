@@ -145,7 +145,7 @@ mod tests {
         let x = random(&[3, 2, 2, 1], 1);
         for dropout in [None, dropout] {
             let params = model.layout().tensors(&flat, &Device::Cpu, false).unwrap();
-            differences(&[x.clone()], |x| model.forward(&params, &x[0], &steps(3), dropout));
+            differences(std::slice::from_ref(&x), |x| model.forward(&params, &x[0], &steps(3), dropout));
             let f = |flat: &[f64]| {
                 let params = model.layout().tensors(flat, &Device::Cpu, true).unwrap();
                 let y = model.forward(&params, &x, &steps(3), dropout).unwrap();

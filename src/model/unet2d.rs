@@ -188,7 +188,7 @@ fn check(spec: &ModelSpec, shape: Shape, out_channels: usize) -> std::result::Re
     spec.check(out_channels)?;
     let levels = spec.channels.len();
     let fail = |key, value: String, reason: String| Err(ModelError::option(key, value, reason));
-    if spec.channels[0] < 4 || spec.channels[0] % 2 != 0 {
+    if spec.channels[0] < 4 || !spec.channels[0].is_multiple_of(2) {
         return fail("model.channels", format!("{:?}", spec.channels), "its first width must be even and at least 4".into());
     }
     let halvings = levels - 1;

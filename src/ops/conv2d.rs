@@ -109,8 +109,8 @@ impl Geometry {
             bail!("conv2d: weight {w:?} does not fit {kind:?} of input {x:?}; it must be [C_out, {taps}, {taps}, {c_in}]")
         }
         let bias_per_sample = match bias {
-            &[n] if n == c_out => false,
-            &[b, n] if b == batch && n == c_out => true,
+            [n] if *n == c_out => false,
+            [b, n] if *b == batch && *n == c_out => true,
             _ => bail!("conv2d: bias {bias:?} must be [{c_out}] or [{batch}, {c_out}]"),
         };
         if batch == 0 || c_in == 0 || c_out == 0 || height + before + after < taps || width + before + after < taps {

@@ -77,7 +77,6 @@ pub(super) enum Store {
 ///
 /// # Panics
 /// If a matrix reaches beyond its slice.
-#[expect(clippy::too_many_arguments, reason = "the three sizes and three operands of a matrix product")]
 pub(super) fn product<T: Real>(
     (m, n, k): (usize, usize, usize),
     dst: &mut [T],
