@@ -140,6 +140,11 @@ impl RunDir {
         if self.is_locked()? {
             return Ok(RunState::Running);
         }
+        self.recorded_state()
+    }
+
+    /// What the run is as far as its files say, whoever holds the lock.
+    pub fn recorded_state(&self) -> Result<RunState> {
         Ok(match self.manifest()?.map(|m| m.status) {
             Some(Status::Done) => RunState::Done,
             Some(Status::Diverged) => RunState::Diverged,
@@ -152,8 +157,7 @@ impl RunDir {
 
     /// Turns a failed run into one that goes on from its checkpoint, keeping count of its attempts. Does nothing to
     /// a run that is in any other state.
-    pub fn reopen_failed(&self) -> Result<()> {
-        let Some(_lock) = self.try_lock()? else { return Ok(()) };
+    pub fn reopen_failed(&self, _held: &RunLock) -> Result<()> {
         if let Some(mut manifest) = self.manifest()?
             && manifest.status == Status::Failed
         {
@@ -162,6 +166,11 @@ impl RunDir {
             self.write_manifest(&manifest)?;
         }
         Ok(())
+    }
+
+    /// Removes a record that is torn or speaks of files that are gone, so that the run is repeated.
+    pub fn discard_manifest(&self, _held: &RunLock) -> Result<()> {
+        fs::remove(&self.manifest_path())
     }
 
     fn metrics_path(&self) -> PathBuf {
@@ -416,11 +425,11 @@ mod tests {
         record.reason = Some("killed by SIGKILL".into());
         record.volatile.attempts = 3;
         run.write_manifest(&record).unwrap();
-        run.reopen_failed().unwrap();
+        run.reopen_failed(&run.try_lock().unwrap().unwrap()).unwrap();
         let now = run.manifest().unwrap().unwrap();
         assert_eq!((now.status, now.reason, now.volatile.attempts), (Status::Interrupted, None, 3));
         run.write_manifest(&manifest(&run, Status::Done)).unwrap();
-        run.reopen_failed().unwrap();
+        run.reopen_failed(&run.try_lock().unwrap().unwrap()).unwrap();
         assert_eq!(run.state().unwrap(), RunState::Done);
     }
 
