@@ -99,10 +99,7 @@ pub(super) fn load(path: &Path, dataset: Option<&str>, layout: AxisOrder) -> Res
     let splits = parts.map(|bytes| Examples::from_levels(plan.shape, plan.levels, bytes));
     let stem = path.file_stem().map_or_else(|| "file".into(), |s| s.to_string_lossy());
     let title = format!("`{}` of {}", plan.train.name, path.file_name().map_or_else(Default::default, |s| s.to_string_lossy()));
-    let credit = match file.text_attribute(&plan.train.name, "credit")? {
-        Some(credit) => credit,
-        None => file.text_attribute(&plan.train.name, "source")?.unwrap_or_default(),
-    };
+    let credit = file.text_attribute(&plan.train.name, "credit")?.unwrap_or_default();
     Ok(Dataset::new(&stem, &title, &credit, splits))
 }
 

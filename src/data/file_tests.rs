@@ -244,3 +244,29 @@ fn describing_a_file_tells_what_would_be_used() {
     let file = made(&[u8s("labels", &[100], &ramp(100))]);
     assert!(describe_file(&file.path).unwrap().usage.unwrap_err().contains("labels"));
 }
+
+#[test]
+fn a_file_made_by_h5py_is_read() {
+    // tests/reference/data_h5py.py made it and states its values.
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/data_h5py.h5"));
+    let info = describe_file(&path).unwrap();
+    let names: Vec<&str> = info.arrays.iter().map(|a| a.name.as_str()).collect();
+    assert_eq!(names, ["X_test", "X_train", "meta/again", "meta/note", "y_train"], "the loop and the dead link are left out");
+    let train = &info.arrays[1];
+    let attributes: Vec<_> = train.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
+    let expected = [("credit", "Zoë"), ("fixed", "bytes"), ("flag", "true"), ("levels", "200"), ("mean", "0.5"), ("names", "[a, b]")];
+    assert_eq!(attributes, expected);
+    assert_eq!(train.filters, ["shuffle", "deflate 4"]);
+    assert_eq!(info.attributes, [("title".to_owned(), "a file made by h5py".to_owned())]);
+
+    let d = load_spec(&DataSpec { path: Some(path), ..crate::data::tests::builtin_spec("file") }).unwrap();
+    assert_eq!(d.info.encoding, crate::data::Encoding::Discrete { levels: 200 });
+    assert_eq!((d.info.shape, d.credit.as_str()), (Shape { height: 2, width: 5, channels: 3 }, "Zoë"));
+    assert_eq!((d.info.train, d.info.val, d.info.test), (18, 2, 4));
+    // X_test is big-endian int32 and the first four images of X_train: x[i, c, y, x] = 7 (30 i + 10 c + 5 y + x) mod 200.
+    let value = |i: usize, y: usize, x: usize, c: usize| (7 * (30 * i + 10 * c + 5 * y + x) % 200) as u8;
+    for i in 0..4 {
+        let expected: Vec<u8> = (0..2).flat_map(|y| (0..5).flat_map(move |x| (0..3).map(move |c| value(i, y, x, c)))).collect();
+        assert_eq!(d.test.raw_u8(i), Some(&expected[..]));
+    }
+}

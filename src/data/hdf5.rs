@@ -14,8 +14,6 @@ use std::path::{Path, PathBuf};
 const DEFLATE: u8 = 4;
 /// Aim for chunks of this many bytes.
 const CHUNK_BYTES: usize = 128 * 1024;
-/// Groups deeper than this are not visited: a file may contain itself.
-const MAX_DEPTH: usize = 8;
 
 /// What the numbers of an array are, as far as images care.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -68,20 +66,30 @@ impl H5File {
     /// Every array of the file, by name.
     pub fn arrays(&self) -> Result<Vec<ArrayInfo>, DataError> {
         let mut found = Vec::new();
-        self.visit(&self.file, "", 0, &mut found).map_err(|e| self.error("list the arrays of", e))?;
+        self.visit(&self.file, "", &mut Vec::new(), &mut found).map_err(|e| self.error("list the arrays of", e))?;
         found.sort_by(|a, b| a.name.cmp(&b.name));
         Ok(found)
     }
 
-    fn visit(&self, group: &Group, prefix: &str, depth: usize, found: &mut Vec<ArrayInfo>) -> hdf5::Result<()> {
+    /// Each group once, under the first name that leads to it: a link may lead back up.
+    fn visit(
+        &self,
+        group: &Group,
+        prefix: &str,
+        seen: &mut Vec<(u64, hdf5::LocationToken)>,
+        found: &mut Vec<ArrayInfo>,
+    ) -> hdf5::Result<()> {
+        let here = group.loc_info()?;
+        if seen.contains(&(here.fileno, here.token)) {
+            return Ok(());
+        }
+        seen.push((here.fileno, here.token));
         for member in group.member_names()? {
             let name = format!("{prefix}{member}");
             // A link that leads nowhere is not an array.
             match group.loc_type_by_name(&member) {
                 Ok(LocationType::Dataset) => found.push(describe(name, &group.dataset(&member)?)?),
-                Ok(LocationType::Group) if depth < MAX_DEPTH => {
-                    self.visit(&group.group(&member)?, &format!("{name}/"), depth + 1, found)?;
-                }
+                Ok(LocationType::Group) => self.visit(&group.group(&member)?, &format!("{name}/"), seen, found)?,
                 _ => {}
             }
         }

@@ -52,7 +52,7 @@ pub(super) fn plain(bytes: Vec<u8>, path: &Path) -> Result<Vec<u8>, DataError> {
     Ok(unpacked)
 }
 
-fn parse(mut bytes: Vec<u8>, path: &Path) -> Result<Idx, DataError> {
+pub(super) fn parse(mut bytes: Vec<u8>, path: &Path) -> Result<Idx, DataError> {
     let malformed = |what: String| DataError::Malformed { path: path.to_owned(), format: "IDX", what };
     if bytes.len() < 4 {
         return Err(malformed(format!("it has {} bytes", bytes.len())));

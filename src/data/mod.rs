@@ -3,8 +3,8 @@
 //! Start at [`load`]. A [`Dataset`] is in memory, split, and knows how its values are encoded; everything above sees
 //! `f32` in [-1, 1] (images) or standardised coordinates (2-D data), NHWC.
 //!
-//! [`builtins`] lists what comes with the program, [`file`] says what an HDF5 file must look like, [`picture`] draws examples. Labels are kept in files for others to use; no model
-//! here is conditional, so none are loaded.
+//! [`builtins`] lists what comes with the program, [`file`] says what an HDF5 file must look like, [`import`](mod@import)
+//! makes such files from other formats, [`picture`] draws examples. Labels are kept in files for others to use; no model here is conditional, so none are loaded.
 
 mod builtin;
 mod error;
@@ -12,6 +12,7 @@ mod examples;
 pub mod file;
 pub mod hdf5;
 mod idx;
+pub mod import;
 pub mod picture;
 mod toy;
 
@@ -19,6 +20,7 @@ pub use builtin::{Builtin, builtins};
 pub use error::DataError;
 pub use examples::{Examples, mirror};
 pub use file::{FileInfo, SplitUse, Usage, describe_file};
+pub use import::{ImportOptions, ImportSummary, import};
 pub use toy::{GaussianMixture, gaussian_mixture};
 
 use crate::named_enum;
