@@ -70,6 +70,7 @@ pub mod optim;
 pub mod record;
 pub mod report;
 pub mod rng;
+pub mod simd;
 pub mod store;
 pub mod sweep;
 pub mod train;

@@ -87,7 +87,7 @@ impl Stream {
     /// Fills `out` with independent standard normals: the sequence of `sample`, from its start.
     pub fn normals(&self, sample: u32, out: &mut [f32]) {
         let this = *self;
-        pulp::Arch::new().dispatch(
+        crate::simd::dispatch(
             #[inline(always)]
             move || this.fill(sample, out, normals_of),
         );
@@ -96,7 +96,7 @@ impl Stream {
     /// Fills `out` with uniform numbers in [0, 1) of 24 random bits.
     pub fn uniforms(&self, sample: u32, out: &mut [f32]) {
         let this = *self;
-        pulp::Arch::new().dispatch(
+        crate::simd::dispatch(
             #[inline(always)]
             move || this.fill(sample, out, uniforms_of),
         );

@@ -57,7 +57,7 @@ impl CustomOp2 for AddChannels {
 }
 
 fn add<T: Real>(y: &mut [T], e: &[T], pixels: usize, channels: usize) {
-    pulp::Arch::new().dispatch(
+    crate::simd::dispatch(
         #[inline(always)]
         || {
             for (y, e) in y.chunks_exact_mut(pixels * channels).zip(e.chunks_exact(channels)) {

@@ -163,7 +163,7 @@ fn backward<T: Real>(q: &[T], k: &[T], v: &[T], dout: &[T], weights: &[T], s: Si
 }
 
 fn softmax_rows<T: Real>(scores: &mut [T], n: usize) {
-    pulp::Arch::new().dispatch(
+    crate::simd::dispatch(
         #[inline(always)]
         || scores.chunks_exact_mut(n).for_each(softmax),
     );
@@ -205,7 +205,7 @@ fn softmax<T: Real>(row: &mut [T]) {
 
 /// `ds ⟵ p ∘ (ds − Σ p ds)`, row by row.
 fn softmax_gradient_rows<T: Real>(weights: &[T], n: usize, ds: &mut [T]) {
-    pulp::Arch::new().dispatch(
+    crate::simd::dispatch(
         #[inline(always)]
         || {
             for (p, ds) in weights.chunks_exact(n).zip(ds.chunks_exact_mut(n)) {

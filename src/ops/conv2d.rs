@@ -287,7 +287,7 @@ fn crop<T: Real>(tall: &[T], g: &Geometry, channels: usize, first_image: usize, 
     for (i, image) in out.chunks_exact_mut(g.height * row).enumerate() {
         let tall = &tall[i * (g.height + 1) * stride..];
         let bias = bias.map(|b| bias_of(b, g, first_image + i));
-        pulp::Arch::new().dispatch(
+        crate::simd::dispatch(
             #[inline(always)]
             || {
                 for (y, line) in image.chunks_exact_mut(row).enumerate() {

@@ -195,7 +195,7 @@ impl<T: Real> Columns<T, 1> for Plain<'_, T> {
 
 /// Column sums of a `rows × cols` array.
 pub(super) fn sum_rows<T: Real>(x: &[T], rows: usize, cols: usize, out: &mut [T]) {
-    pulp::Arch::new().dispatch(
+    crate::simd::dispatch(
         #[inline(always)]
         move || column_sums(rows, cols, out, &Plain(&x[..rows * cols])),
     );

@@ -126,7 +126,7 @@ impl CustomOp3 for Linear {
 fn activate<T: Real>(z: &[T]) -> Vec<T> {
     let mut y = vec![T::ZERO; z.len()];
     let out = &mut y[..];
-    pulp::Arch::new().dispatch(
+    crate::simd::dispatch(
         #[inline(always)]
         move || map2(z, z, out, |z, _| silu_of(z)),
     );
@@ -136,7 +136,7 @@ fn activate<T: Real>(z: &[T]) -> Vec<T> {
 fn deactivate<T: Real>(z: &[T], dy: &[T]) -> Vec<T> {
     let mut dz = vec![T::ZERO; z.len()];
     let out = &mut dz[..];
-    pulp::Arch::new().dispatch(
+    crate::simd::dispatch(
         #[inline(always)]
         move || map2(z, dy, out, |z, dy| dy * silu_slope(z)),
     );

@@ -24,7 +24,7 @@ impl CustomOp1 for Silu {
         fn run<T: Real>(x: &[T]) -> CpuStorage {
             let mut y = vec![T::ZERO; x.len()];
             let out = &mut y[..];
-            pulp::Arch::new().dispatch(
+            crate::simd::dispatch(
                 #[inline(always)]
                 move || map2(x, x, out, |x, _| silu_of(x)),
             );
@@ -41,7 +41,7 @@ impl CustomOp1 for Silu {
         by_dtype!(x.dtype(), "silu", T => with_slices::<T, _, 2>([x, dy], |[xs, dys]| {
             let mut dx = vec![0.0; xs.len()];
             let out = &mut dx[..];
-            pulp::Arch::new().dispatch(
+            crate::simd::dispatch(
                 #[inline(always)]
                 move || map2(xs, dys, out, |x, dy| dy * silu_slope(x)),
             );

@@ -62,7 +62,7 @@ fn add_blocks<T: Real>(dy: &[T], w: usize, c: usize, dx: &mut [T]) {
     if w * c == 0 {
         return;
     }
-    pulp::Arch::new().dispatch(
+    crate::simd::dispatch(
         #[inline(always)]
         || {
             for (dx, dy) in dx.chunks_exact_mut(w * c).zip(dy.chunks_exact(4 * w * c)) {

@@ -73,14 +73,13 @@ impl Weights {
             keep: (1.0 - lr * adamw.weight_decay) as f32,
             ema: adamw.ema as f32,
         };
-        let arch = pulp::Arch::new();
         self.raw
             .par_chunks_mut(CHUNK)
             .zip(self.ema.par_chunks_mut(CHUNK))
             .zip(self.first_moment.par_chunks_mut(CHUNK).zip(self.second_moment.par_chunks_mut(CHUNK)))
             .zip(gradient.par_chunks(CHUNK))
             .for_each(|(((raw, ema), (m, v)), g)| {
-                arch.dispatch(
+                crate::simd::dispatch(
                     #[inline(always)]
                     || constants.apply(raw, ema, m, v, g),
                 );

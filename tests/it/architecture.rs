@@ -8,6 +8,7 @@ const FLOORS: &[(&str, u32)] = &[
     ("named", 0),
     ("units", 0),
     ("rng", 0),
+    ("simd", 0),
     ("record", 0),
     ("ops", 1),
     ("diffusion", 1),
