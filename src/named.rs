@@ -22,7 +22,7 @@ pub trait NamedEnum: Copy + Eq + 'static {
     }
 }
 
-/// Declares an enum with a name for each variant; it gets [`NamedEnum`], `Display`, and serde by name.
+/// Declares an enum with a name for each variant; it gets [`NamedEnum`], `Display`, `FromStr`, and serde by name.
 #[macro_export]
 macro_rules! named_enum {
     ($(#[$meta:meta])* pub enum $Name:ident { $($(#[$vmeta:meta])* $Variant:ident = $text:literal),+ $(,)? }) => {
@@ -34,6 +34,14 @@ macro_rules! named_enum {
             const ALL: &'static [Self] = &[$(Self::$Variant),+];
             fn name(self) -> &'static str {
                 match self { $(Self::$Variant => $text),+ }
+            }
+        }
+
+        impl std::str::FromStr for $Name {
+            type Err = String;
+            fn from_str(text: &str) -> Result<Self, String> {
+                let unknown = || format!("`{text}` is none of {}", <Self as $crate::named::NamedEnum>::names().join(", "));
+                <Self as $crate::named::NamedEnum>::from_name(text).ok_or_else(unknown)
             }
         }
 

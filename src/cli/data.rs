@@ -66,7 +66,28 @@ fn import(args: &ImportArgs) -> Result<(), CliError> {
     });
     bar.finish_and_clear();
     let summary = summary?;
-    print(&format!("{summary}\nin {}; use it with `data.path = \"{}\"`\n", duration(started.elapsed().as_secs_f64()), args.out.display()));
+    let splits: Vec<String> = [(summary.train, "train"), (summary.val, "val"), (summary.test, "test")]
+        .iter()
+        .filter(|(n, _)| *n > 0)
+        .map(|(n, split)| format!("{n} {split}"))
+        .collect();
+    let mut notes = String::new();
+    if summary.classes > 0 {
+        notes += &format!(", {} classes", summary.classes);
+    }
+    if summary.skipped > 0 {
+        notes += &format!("; {} files that are no pictures were passed over", summary.skipped);
+    }
+    print(&format!(
+        "{}: {} images of {} from {}{notes}\n{:.1} MB in {}; use it with `data.path = \"{}\"`\n",
+        summary.out.display(),
+        splits.join(" + "),
+        summary.shape,
+        summary.format,
+        summary.bytes as f64 / 1e6,
+        duration(started.elapsed().as_secs_f64()),
+        summary.out.display()
+    ));
     Ok(())
 }
 

@@ -9,13 +9,7 @@ pub mod exit {
     pub const INTERNAL: i32 = 1;
     pub const BAD_INPUT: i32 = 2;
     pub const NOTHING_MATCHED: i32 = 4;
-    /// Stopped on request; the same command goes on.
-    pub const INTERRUPTED: i32 = 75;
     pub const SOME_FAILED: i32 = 100;
-    /// Between a sweep and its workers: the loss became non-finite.
-    pub const WORKER_DIVERGED: i32 = 3;
-    /// Likewise: another process holds the run.
-    pub const WORKER_LOCKED: i32 = 76;
 }
 
 /// An error on its way to the terminal.

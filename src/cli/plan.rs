@@ -1,13 +1,14 @@
 //! `plan`: what an experiment file expands to, what is done, what the rest costs, and what to know before it runs.
 
 use super::output::{Table, duration, print, short};
-use super::{CliError, StoreArgs, exit, load_grid};
+use super::{CliError, StoreArgs, exit, load_grid, sweep};
 use crate::config::{EvalTimesteps, Grid, GridRun};
 use crate::data::Encoding;
 use crate::diffusion::decoder::Decoder;
 use crate::diffusion::{DiffusionSpec, NoiseSchedule, VarianceType};
 use crate::model::Model;
 use crate::store::{ResultsStore, RunState};
+use crate::sweep::Plan;
 use std::collections::{BTreeMap, HashMap};
 use std::path::PathBuf;
 
@@ -61,16 +62,12 @@ pub fn plan(args: &PlanArgs) -> Result<i32, CliError> {
 /// The state of each run, and the seconds it took where it is done.
 fn states(grid: &Grid, store: Option<ResultsStore>) -> Result<Vec<(RunState, Option<f64>)>, CliError> {
     let Some(store) = store else { return Ok(vec![(RunState::Pending, None); grid.runs.len()]) };
-    let by_id = store.runs_by_id()?;
-    grid.runs
+    Plan::new(&store, sweep::planned(grid))?
+        .entries
         .iter()
-        .map(|run| match by_id.get(&run.id.0) {
-            None => Ok((RunState::Pending, None)),
-            Some(dir) => {
-                let state = dir.state()?;
-                let seconds = if state == RunState::Done { dir.manifest()?.map(|m| m.volatile.seconds) } else { None };
-                Ok((state, seconds))
-            }
+        .map(|entry| {
+            let manifest = if entry.state == RunState::Done { entry.dir.manifest()? } else { None };
+            Ok((entry.state, manifest.map(|m| m.volatile.seconds)))
         })
         .collect()
 }
@@ -180,7 +177,7 @@ fn preflight(grid: &Grid) -> Result<String, CliError> {
             d.variance.to_string(),
             short(p.alpha_bar_last),
             short(p.prior),
-            p.floor.map_or("–".to_owned(), |f| format!("{f:.3}")),
+            p.floor.map_or("–".to_owned(), |f| format!("{:.3}", f.max(0.0))),
         ]);
     }
     let mut text = format!("\nBefore it runs (bits/dim; L_0 floor: the decoder's cost under an exact mean at this fixed variance):\n{}", table.render("  "));

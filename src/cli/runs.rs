@@ -12,7 +12,7 @@ pub struct LsArgs {
     store: StoreArgs,
     /// Only runs in this state: pending, running, resumable, done, diverged or failed.
     #[arg(long)]
-    state: Option<String>,
+    state: Option<RunState>,
     /// Only runs of this sweep.
     #[arg(long)]
     sweep: Option<String>,
@@ -44,13 +44,6 @@ pub fn bits(evaluation: &Evaluation) -> String {
 }
 
 pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
-    let wanted = match &args.state {
-        None => None,
-        Some(name) => Some(
-            RunState::from_name(name)
-                .ok_or_else(|| CliError::input(format!("`{name}` is no state of a run"), format!("one of: {}", RunState::names().join(", "))))?,
-        ),
-    };
     let store = args.store.existing()?;
     let runs: Vec<RunDir> = match &args.sweep {
         None => store.runs()?,
@@ -67,7 +60,7 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
             Ok((state, manifest)) => (state, manifest, None),
             Err(error) => ("damaged".to_owned(), None, Some(error.to_string())),
         };
-        if wanted.is_some_and(|w| w.name() != state) {
+        if args.state.is_some_and(|w| w.name() != state) {
             continue;
         }
         count += 1;

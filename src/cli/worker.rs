@@ -1,13 +1,12 @@
 //! `worker`: one run in one process. The parent holds its standard input open; the end of it, or a signal, means
 //! "checkpoint and stop". Events go to standard output as JSON lines, messages to standard error (the run's `log.txt`).
 
-use super::{CliError, exit};
+use super::CliError;
 use crate::config::RunConfig;
-use crate::record::Event;
 use crate::store::{Provenance, RunDir};
-use crate::sweep::StopFlag;
+use crate::sweep::exit as worker_exit;
+use crate::sweep::worker::{StopFlag, emit};
 use crate::train::{DeviceChoice, Outcome, RunOptions, TrainError, Trainer, instruction_set};
-use std::io::Write;
 use std::path::PathBuf;
 use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -33,15 +32,16 @@ pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
     let stop = StopFlag::install().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
     let dir = RunDir::at(&args.run_dir)
         .ok_or_else(|| CliError::input(format!("{} is not a run folder", args.run_dir.display()), "a run folder ends in -r and 12 hex digits"))?;
-    let Some(_lock) = dir.try_lock()? else { return Ok(exit::WORKER_LOCKED) };
+    let Some(_lock) = dir.try_lock()? else { return Ok(worker_exit::BUSY) };
     let config = RunConfig::from_toml(&args.run_dir.join("config.toml"), &dir.config_text()?)?;
     let (device, name) = args.device.open().map_err(|e| CliError::Input { message: e.to_string(), help: None })?;
+    let flag = stop.flag();
     let options = RunOptions {
         device: &device,
         threads: args.threads.max(1),
         checkpoint_every: args.checkpoint_every.max(1),
         keep: args.keep,
-        stop: stop.flag(),
+        stop: &flag,
         provenance: Provenance {
             version: env!("CARGO_PKG_VERSION").to_owned(),
             git_revision: git(&["rev-parse", "HEAD"]),
@@ -54,21 +54,15 @@ pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).unwrap_or_default(),
         now: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
     };
-    let outcome = Trainer::new(&config, &dir, options, tell).and_then(Trainer::run).map_err(|e| match e {
+    let outcome = Trainer::new(&config, &dir, options, |event| emit(&event)).and_then(Trainer::run).map_err(|e| match e {
         TrainError::Data(_) => CliError::Input { message: e.to_string(), help: None },
         _ => CliError::Internal(e.to_string()),
     })?;
     Ok(match outcome {
-        Outcome::Done => exit::DONE,
-        Outcome::Interrupted { .. } => exit::INTERRUPTED,
-        Outcome::Diverged { .. } => exit::WORKER_DIVERGED,
+        Outcome::Done => worker_exit::DONE,
+        Outcome::Interrupted { .. } => worker_exit::INTERRUPTED,
+        Outcome::Diverged { .. } => worker_exit::DIVERGED,
     })
-}
-
-/// One event, one line. A parent that is gone shows as the end of standard input, so a failed write needs no answer.
-fn tell(event: Event) {
-    let line = serde_json::to_string(&event).expect("events are plain data");
-    let _ = writeln!(std::io::stdout().lock(), "{line}");
 }
 
 /// What git says about the working folder; `None` where there is no git or no repository.
