@@ -7,7 +7,4 @@ pub mod schedule;
 pub mod spec;
 
 pub use schedule::{NoiseSchedule, ScheduleError};
-pub use spec::{
-    DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,
-    VarianceType,
-};
+pub use spec::{DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler, VarianceType};
