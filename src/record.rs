@@ -173,28 +173,12 @@ mod nan_as_null {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Training begins, or goes on from a checkpoint (`step > 0`).
-    Started {
-        step: u32,
-        steps: u32,
-        parameters: u64,
-        device: String,
-    },
+    Started { step: u32, steps: u32, parameters: u64, device: String },
     /// A window of training ended: its mean loss and speed.
-    Progress {
-        step: u32,
-        loss: f64,
-        steps_per_second: f64,
-    },
+    Progress { step: u32, loss: f64, steps_per_second: f64 },
     /// An evaluation is under way: so many of so many network calls are done.
-    Evaluating {
-        done: u64,
-        total: u64,
-    },
-    Evaluated {
-        evaluation: Evaluation,
-    },
+    Evaluating { done: u64, total: u64 },
+    Evaluated { evaluation: Evaluation },
     /// A checkpoint is on disk.
-    Checkpointed {
-        step: u32,
-    },
+    Checkpointed { step: u32 },
 }

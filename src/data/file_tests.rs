@@ -251,7 +251,7 @@ fn a_file_made_by_h5py_is_read() {
     let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/data_h5py.h5"));
     let info = describe_file(&path).unwrap();
     let names: Vec<&str> = info.arrays.iter().map(|a| a.name.as_str()).collect();
-    assert_eq!(names, ["X_test", "X_train", "meta/again", "meta/note", "y_train"], "the loop and the dead link are left out");
+    assert_eq!(names, ["X_test", "X_train", "lzf", "meta/again", "meta/note", "y_train"], "the loop and the dead link are left out");
     let train = &info.arrays[1];
     let attributes: Vec<_> = train.attributes.iter().map(|(k, v)| (k.as_str(), v.as_str())).collect();
     let expected = [("credit", "Zoë"), ("fixed", "bytes"), ("flag", "true"), ("levels", "200"), ("mean", "0.5"), ("names", "[a, b]")];
@@ -269,4 +269,12 @@ fn a_file_made_by_h5py_is_read() {
         let expected: Vec<u8> = (0..2).flat_map(|y| (0..5).flat_map(move |x| (0..3).map(move |c| value(i, y, x, c)))).collect();
         assert_eq!(d.test.raw_u8(i), Some(&expected[..]));
     }
+}
+
+#[test]
+fn a_packing_that_cannot_be_read_is_named() {
+    let path = PathBuf::from(concat!(env!("CARGO_MANIFEST_DIR"), "/tests/reference/data_h5py.h5"));
+    let spec = DataSpec { path: Some(path), dataset: Some("lzf".into()), ..crate::data::tests::builtin_spec("file") };
+    let text = load_spec(&spec).unwrap_err().to_string();
+    assert!(text.contains("`lzf` of") && text.contains("packed with lzf") && text.contains("h5repack"), "{text}");
 }

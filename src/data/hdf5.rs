@@ -5,6 +5,7 @@
 //! are equal bytes. The library has one global lock: calls from many threads are safe, and take turns.
 
 use super::DataError;
+use hdf5::filters::Filter;
 use hdf5::types::{FixedAscii, FixedUnicode, TypeDescriptor, VarLenAscii, VarLenUnicode};
 use hdf5::{Attribute as H5Attribute, File, Group, LocationType};
 use ndarray::{ArrayViewD, IxDyn, s};
@@ -122,7 +123,16 @@ impl H5File {
     }
 
     fn read<T: hdf5::H5Type>(&self, name: &str) -> Result<Vec<T>, DataError> {
-        self.file.dataset(name).and_then(|d| d.read_raw()).map_err(|e| self.error(&format!("read `{name}` of"), e))
+        let read = || -> hdf5::Result<Vec<T>> {
+            let dataset = self.file.dataset(name)?;
+            // The library's own message only says that some plug-in folder does not exist.
+            if let Some(filter) = dataset.filters().iter().find(|f| !can_decode(f)) {
+                let repack = "store it with gzip (h5repack -f GZIP=4 OLD NEW)";
+                return Err(format!("it is packed with {}, which cannot be read here; {repack}", filter_name(filter)).into());
+            }
+            dataset.read_raw()
+        };
+        read().map_err(|e| self.error(&format!("read `{name}` of"), e))
     }
 
     /// The integer attribute of an array; `None` if it has none of that name.
@@ -168,6 +178,10 @@ fn first_bytes(path: &Path) -> Result<Vec<u8>, DataError> {
         std::io::ErrorKind::NotFound => DataError::Missing { path: path.to_owned() },
         _ => DataError::Io { action: "read", path: path.to_owned(), source },
     };
+    if path.is_dir() {
+        let what = "it is a folder; `ddpm-lab data import` makes one of a folder of pictures, MNIST or CIFAR-10".into();
+        return Err(DataError::NotHdf5 { path: path.to_owned(), what });
+    }
     let mut start = Vec::new();
     std::fs::File::open(path).and_then(|f| f.take(16).read_to_end(&mut start)).map_err(io)?;
     Ok(start)
@@ -206,10 +220,18 @@ fn describe(name: String, dataset: &hdf5::Dataset) -> hdf5::Result<ArrayInfo> {
     })
 }
 
-fn filter_name(filter: &hdf5::filters::Filter) -> String {
+fn can_decode(filter: &Filter) -> bool {
+    !matches!(filter, Filter::User(..) | Filter::SZip(..))
+}
+
+fn filter_name(filter: &Filter) -> String {
     match filter {
-        hdf5::filters::Filter::Deflate(level) => format!("deflate {level}"),
-        hdf5::filters::Filter::User(id, _) => format!("filter {id}"),
+        Filter::User(32000, _) => "lzf".into(),
+        Filter::User(32001, _) => "blosc".into(),
+        Filter::User(32008, _) => "bitshuffle".into(),
+        Filter::User(32015, _) => "zstd".into(),
+        Filter::Deflate(level) => format!("deflate {level}"),
+        Filter::User(id, _) => format!("filter {id}"),
         other => format!("{other:?}").to_lowercase(),
     }
 }
@@ -532,6 +554,7 @@ mod tests {
         let bytes = std::fs::read(&path).unwrap();
         let cut = fails(&bytes[..bytes.len() / 2]);
         assert!(cut.contains("cannot open") && !cut.contains("is not an HDF5"), "{cut}");
+        assert!(H5File::open(dir.path()).unwrap_err().to_string().contains("is a folder"));
         let missing = H5File::open(&dir.path().join("none.h5")).unwrap_err();
         assert!(matches!(missing, DataError::Missing { .. }));
     }

@@ -18,7 +18,4 @@ mod tests;
 pub use denoiser::{Denoiser, DenoiserError};
 pub use gaussian::{GaussianDiffusion, SampleTerms};
 pub use schedule::{NoiseSchedule, ScheduleError};
-pub use spec::{
-    DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,
-    VarianceType,
-};
+pub use spec::{DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler, VarianceType};

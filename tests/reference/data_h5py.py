@@ -22,6 +22,7 @@ with h5py.File(path, "w", libver="earliest") as f:
     train.attrs["names"] = ["a", "b"]
     train.attrs["flag"] = True
     f.create_dataset("X_test", data=x[:4].astype(">i4"))
+    f.create_dataset("lzf", data=x[:10], compression="lzf")
     f["y_train"] = np.arange(n) % 10
     f.create_group("meta")["note"] = "text"
     f["meta/again"] = h5py.SoftLink("/X_train")
