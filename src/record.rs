@@ -137,16 +137,35 @@ pub struct Evaluation {
     pub timesteps: u32,
     pub draws: u32,
     /// The whole bound, prior included; `Σ t_weight · vb_mean` of the rows it came from.
+    #[serde(with = "nan_as_null")]
     pub bits_per_dim: f64,
     /// Its standard error over images (and noise).
+    #[serde(with = "nan_as_null")]
     pub bits_per_dim_se: f64,
+    #[serde(with = "nan_as_null")]
     pub prior: f64,
+    #[serde(with = "nan_as_null")]
     pub kl: f64,
+    #[serde(with = "nan_as_null")]
     pub decoder: f64,
     /// eps-MSE averaged over timesteps as training draws them (uniformly).
+    #[serde(with = "nan_as_null")]
     pub eps_mse: f64,
     /// Samples dropped because a value was not finite; above zero the figures are of what was left.
     pub n_nonfinite: u64,
+}
+
+/// JSON has no NaN: a value that could not be computed is written as null and read back as NaN.
+mod nan_as_null {
+    use serde::{Deserialize, Deserializer, Serializer};
+
+    pub fn serialize<S: Serializer>(x: &f64, s: S) -> Result<S::Ok, S::Error> {
+        if x.is_finite() { s.serialize_f64(*x) } else { s.serialize_none() }
+    }
+
+    pub fn deserialize<'de, D: Deserializer<'de>>(d: D) -> Result<f64, D::Error> {
+        Ok(Option::<f64>::deserialize(d)?.unwrap_or(f64::NAN))
+    }
 }
 
 /// What a run reports while it goes on; one JSON line each on the worker's standard output.
@@ -154,12 +173,28 @@ pub struct Evaluation {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Training begins, or goes on from a checkpoint (`step > 0`).
-    Started { step: u32, steps: u32, parameters: u64, device: String },
+    Started {
+        step: u32,
+        steps: u32,
+        parameters: u64,
+        device: String,
+    },
     /// A window of training ended: its mean loss and speed.
-    Progress { step: u32, loss: f64, steps_per_second: f64 },
+    Progress {
+        step: u32,
+        loss: f64,
+        steps_per_second: f64,
+    },
     /// An evaluation is under way: so many of so many network calls are done.
-    Evaluating { done: u64, total: u64 },
-    Evaluated { evaluation: Evaluation },
+    Evaluating {
+        done: u64,
+        total: u64,
+    },
+    Evaluated {
+        evaluation: Evaluation,
+    },
     /// A checkpoint is on disk.
-    Checkpointed { step: u32 },
+    Checkpointed {
+        step: u32,
+    },
 }

@@ -1,3 +1,22 @@
 //! From an experiment file to complete run configurations.
+//!
+//! Start at [`load`]: file → [`SweepFile`](sweep_file::SweepFile) (raw, every value with its place) → cells → [`Grid`]
+//! of [`RunConfig`]s with identities. What a run can be told stands once, in [`keys::KEYS`]. Nothing below this floor
+//! has a default that changes a number. Absent on purpose: data sets (their facts come through a function of the
+//! caller), results, the clock, the environment.
+
+pub mod check;
+pub mod error;
+pub mod expand;
+pub mod grid;
+mod identity;
+pub mod keys;
+mod overrides;
 pub mod run;
+mod suggest;
+pub mod sweep_file;
+pub mod value;
+
+pub use error::{ConfigErrors, Fault};
+pub use grid::{FileSettings, Grid, GridRun, Inspect, ReportSettings, RunSettings, from_text, load};
 pub use run::*;

@@ -1,10 +1,24 @@
 //! Diffusion mathematics on the host: schedules, the Gaussian forward and reverse process, losses, the bound, sampling.
 //!
-//! Start at [`spec::DiffusionSpec`] and [`NoiseSchedule`]. Everything here works on plain slices, in `f64` wherever a
-//! number ends up in a bound: no tensors, no files, no clock.
+//! Start at [`GaussianDiffusion`]; [`bound::evaluate`] and [`sampling::ancestral`] use it with any [`Denoiser`].
+//! Everything here works on plain slices, in `f64` wherever a number ends up in a bound: no tensors, no files, no clock.
 
+pub mod bound;
+pub mod decoder;
+pub mod denoiser;
+pub mod gaussian;
+pub mod oracle;
+pub mod sampling;
 pub mod schedule;
 pub mod spec;
 
+#[cfg(test)]
+mod tests;
+
+pub use denoiser::{Denoiser, DenoiserError};
+pub use gaussian::{GaussianDiffusion, SampleTerms};
 pub use schedule::{NoiseSchedule, ScheduleError};
-pub use spec::{DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler, VarianceType};
+pub use spec::{
+    DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,
+    VarianceType,
+};

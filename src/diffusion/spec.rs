@@ -96,6 +96,6 @@ pub struct DiffusionSpec {
 pub struct LossSpec {
     pub variant: LossVariant,
     pub weighting: LossWeighting,
-    /// λ of `hybrid`: the weight of the whole bound (nats/dim, as in improved DDPM: 0.001).
+    /// λ of `hybrid`: the weight of the whole bound in bits/dim, T · (term at t); improved DDPM has 0.001.
     pub vlb_weight: f64,
 }

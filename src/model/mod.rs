@@ -1,5 +1,24 @@
-//! Networks: parameters, layers, the U-Net and the MLP.
+//! Networks: from a configuration and flat parameters to the network's output.
+//!
+//! Start at [`Model::new`]; then [`Model::layout`] names the parameters, [`ParamLayout::init`] starts them, and
+//! [`Model::forward`] runs. A model holds no numbers: its parameters are passed in, so the same model runs with trained,
+//! averaged or detached ones. Images are `[B, H, W, C]`; parameters have the names of diffusers' `UNet2DModel`.
+//! Absent: losses, noise, devices to choose, files.
+
+mod layers;
+mod mlp;
+mod params;
+mod time_embedding;
+mod unet2d;
+
+pub use mlp::Mlp;
+pub use params::{DiskLayout, ParamId, ParamInit, ParamLayout, ParamSpec, Params};
+pub use unet2d::UNet2d;
+
+use crate::data::Shape;
 use crate::named_enum;
+use crate::units::Timestep;
+use candle_core::Tensor;
 
 named_enum! {
     pub enum ModelKind {
@@ -50,4 +69,97 @@ pub struct ModelSpec {
     pub downsample_padding: u32,
     pub time_embedding: TimeEmbedding,
     pub init: Init,
+}
+
+/// Why a model cannot be built, or parameters cannot be read.
+#[derive(Debug, Clone, PartialEq, thiserror::Error)]
+pub enum ModelError {
+    /// An option that does not go with the data or with another option.
+    #[error("`{key}` is {value}: {reason}")]
+    Option {
+        /// The key in the experiment file.
+        key: &'static str,
+        value: String,
+        /// What is wrong and what is allowed.
+        reason: String,
+    },
+    #[error("parameter `{name}` is missing; the network has {expected} parameters of its shape {shape:?}")]
+    Missing { name: String, shape: Vec<usize>, expected: usize },
+    #[error("parameter `{name}` has shape {found:?}; this network's is {expected:?}")]
+    Shape { name: String, found: Vec<usize>, expected: Vec<usize> },
+}
+
+/// Randomness of dropout in one forward pass: layer l drops by lane l of the stream, sample `first_sample + i` of it for
+/// example i.
+#[derive(Clone, Copy, Debug)]
+pub struct Dropout {
+    /// Of purpose [`Purpose::Dropout`](crate::rng::Purpose::Dropout), at the training step.
+    pub stream: crate::rng::Stream,
+    /// Index in the batch of the micro-batch's first sample.
+    pub first_sample: u32,
+}
+
+/// A network of one of the kinds.
+pub enum Model {
+    UNet2d(UNet2d),
+    Mlp(Mlp),
+}
+
+impl Model {
+    /// `out_channels` is C, or 2 C where the variance is learned.
+    ///
+    /// # Errors
+    /// If an option is impossible for this data, or two options do not go together.
+    pub fn new(spec: &ModelSpec, shape: Shape, out_channels: usize) -> Result<Self, ModelError> {
+        match spec.kind {
+            ModelKind::UNet2d => UNet2d::new(spec, shape, out_channels).map(Self::UNet2d),
+            ModelKind::Mlp => Mlp::new(spec, shape, out_channels).map(Self::Mlp),
+        }
+    }
+
+    pub fn layout(&self) -> &ParamLayout {
+        match self {
+            Self::UNet2d(model) => model.layout(),
+            Self::Mlp(model) => model.layout(),
+        }
+    }
+
+    /// `x [B, H, W, C]` and one timestep for each sample to `[B, H, W, out]`. Without `dropout` nothing is dropped.
+    ///
+    /// # Errors
+    /// If shapes do not fit this model.
+    pub fn forward(&self, params: &Params, x: &Tensor, t: &[Timestep], dropout: Option<Dropout>) -> candle_core::Result<Tensor> {
+        match self {
+            Self::UNet2d(model) => model.forward(params, x, t, dropout),
+            Self::Mlp(model) => model.forward(params, x, t, dropout),
+        }
+    }
+
+    /// Floating-point operations of the convolutions, linear maps and attention for one example, a multiply-add as two.
+    pub fn forward_flops(&self) -> u64 {
+        match self {
+            Self::UNet2d(model) => model.forward_flops(),
+            Self::Mlp(model) => model.forward_flops(),
+        }
+    }
+}
+
+impl ModelError {
+    fn option(key: &'static str, value: impl std::fmt::Display, reason: impl Into<String>) -> Self {
+        Self::Option { key, value: value.to_string(), reason: reason.into() }
+    }
+}
+
+impl ModelSpec {
+    /// Checks what every kind of model needs.
+    fn check(&self, out_channels: usize) -> Result<(), ModelError> {
+        if self.channels.is_empty() || self.channels.contains(&0) {
+            return Err(ModelError::option("model.channels", format!("{:?}", self.channels), "it must list positive widths"));
+        }
+        if !(0.0..1.0).contains(&self.dropout) {
+            return Err(ModelError::option("model.dropout", self.dropout, "it must be at least 0 and below 1"));
+        }
+        assert!(out_channels > 0, "a model has outputs");
+        Ok(())
+    }
 }

@@ -1,1 +1,43 @@
-//! (placeholder)
+//! Differentiable tensor operations, one file each: NHWC, contiguous, f32 (and f64, so that gradients can be checked).
+//!
+//! Each operation is one plain function of tensors. On the CPU it is a candle custom operation whose forward and backward
+//! are written here by hand; on any other device it is its `reference`: the same function composed of candle primitives
+//! whose own backward is correct, which is also the oracle of the tests.
+//!
+//! Deliberately absent: threads. An operation runs on the thread that calls it; the trainer gets its parallelism from
+//! micro-batches, so no result depends on how many cores there are. Products of matrices are the `gemm` crate's; hot
+//! loops are compiled for several instruction sets and chosen at run time, and sum in a fixed order, so that only the
+//! products can differ between instruction sets.
+
+mod add_channels;
+mod attention;
+mod concat;
+mod conv2d;
+mod dropout;
+mod group_norm;
+mod kernel;
+mod linear;
+mod real;
+mod silu;
+mod upsample2x;
+
+#[cfg(test)]
+pub(crate) mod check;
+
+pub use add_channels::add_channels;
+pub use attention::attention;
+pub use concat::concat;
+pub use conv2d::{ConvKind, DownsamplePadding, conv2d};
+pub use dropout::dropout;
+pub use group_norm::group_norm;
+pub use linear::linear;
+pub use silu::silu;
+pub use upsample2x::upsample2x;
+
+/// What follows an affine operation inside the same pass over memory.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Activation {
+    None,
+    /// `x · sigmoid(x)`.
+    Silu,
+}

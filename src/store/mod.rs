@@ -1,11 +1,34 @@
 //! The results store: one folder per run, one Parquet file each, readable by anyone at any time.
 //!
-//! Start at [`ResultsStore`].
+//! Start at [`ResultsStore`], then [`RunDir`]. What a run is now follows from its folder alone: a held lock, a commit
+//! record (`run.json`, written last), a checkpoint. Every system call is in [`fs`]. Deliberately absent: a database,
+//! a server, caches, and any word in a file that says "running".
+
+mod error;
+pub mod fs;
+mod index;
+mod lock;
+mod recorder;
+mod results;
+mod run_dir;
+mod schema;
+#[cfg(test)]
+pub(crate) mod testing;
+
+pub use error::StoreError;
+pub use lock::RunLock;
+pub use recorder::{LOSSES, read_losses, read_rows, write_losses};
+pub use results::ResultsStore;
+pub use run_dir::{Damage, RunDir, is_run_id};
+pub use schema::{ColumnSpec, RunColumns, columns};
 
 use crate::named_enum;
 use crate::record::Evaluation;
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// Version of the store's layout: `run.json`, `sweeps/*.json`, and the columns of `losses.parquet`.
+pub const SCHEMA: u32 = 1;
 
 named_enum! {
     /// How a run's last process left it, as `run.json` says.

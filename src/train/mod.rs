@@ -1,1 +1,18 @@
-//! (placeholder)
+//! Training: one visible loop from a configuration to a finished run.
+//!
+//! Start at [`Trainer::run`] and read it top to bottom. It never reads another run's results, draws no figure, and its
+//! only knowledge of time is for progress and `timing.jsonl`.
+
+mod batch;
+mod checkpoint;
+mod device;
+mod error;
+mod network;
+mod samples;
+mod trainer;
+mod window;
+
+pub use device::{DeviceChoice, instruction_set};
+pub use error::TrainError;
+pub use network::Network;
+pub use trainer::{Outcome, RunOptions, Trainer};

@@ -1,0 +1,58 @@
+# Recipes of ddpm-lab. `./just` is the same as `just`, and fetches what is missing first.
+
+set positional-arguments
+
+# CUDA where a toolkit is found; `just cuda= sweep …` leaves it out, `--device cpu` computes on the CPU all the same.
+cuda := `command -v nvcc >/dev/null 2>&1 && echo yes || true`
+features := if cuda == "yes" { "--features cuda" } else { "" }
+target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
+lab := target / "debug/ddpm-lab"
+
+_default:
+    @just --justfile {{justfile()}} --list --unsorted
+
+_tools:
+    @[ -x .tools/bin/cmake ] || ./just --setup
+
+# Build everything (once; the tests use the same build).
+build: _tools
+    cargo build {{features}} --locked
+
+# Run an experiment file: just sweep experiments/beta_schedules.toml [KEY=VALUE…] [-j N]
+sweep *args: _quiet_build
+    @exec {{lab}} sweep "$@"
+
+# Show what a file expands to, without running: just plan experiments/beta_schedules.toml
+plan *args: _quiet_build
+    @exec {{lab}} plan "$@"
+
+# Draw the report of every sweep in the store, or of those named.
+report *args: _quiet_build
+    @exec {{lab}} report "$@"
+
+# List the runs in the store.
+ls *args: _quiet_build
+    @exec {{lab}} ls "$@"
+
+# Any other command: just lab show latest
+lab *args: _quiet_build
+    @exec {{lab}} "$@"
+
+# Quiet once there is something to run; the first build says what it is doing.
+_quiet_build: _tools
+    @cargo build {{features}} --locked `[ -x {{lab}} ] && echo --quiet || true`
+
+# All tests, with cargo-nextest where it is installed.
+test *args: _tools
+    #!/usr/bin/env bash
+    set -euo pipefail
+    if cargo nextest --version >/dev/null 2>&1; then
+        cargo nextest run --locked "$@"
+    else
+        cargo test --locked "$@"
+    fi
+
+# Formatting and lints, as a change must pass them.
+check: _tools
+    cargo fmt --check
+    cargo clippy --locked --all-targets -- -D warnings

@@ -1,0 +1,129 @@
+//! `schedule` and `forward`: the forward process, in numbers and in a picture.
+
+use super::output::{Table, print, short};
+use super::{CliError, exit};
+use crate::data::{self, DataSpec, picture};
+use crate::diffusion::{DecoderCdf, DiffusionSpec, FirstLogVariance, GaussianDiffusion, NoiseSchedule, Prediction, ScheduleKind, VarianceType};
+use crate::named::NamedEnum;
+use crate::rng::{self, Purpose};
+use crate::units::Timestep;
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct ScheduleArgs {
+    /// linear, linear_scaled, quadratic, cosine or sigmoid.
+    kind: String,
+    /// T.
+    #[arg(long, default_value_t = 1000)]
+    timesteps: u32,
+    /// Comma-separated, at full precision.
+    #[arg(long)]
+    csv: bool,
+}
+
+#[derive(clap::Args)]
+pub struct ForwardArgs {
+    /// A built-in data set (`ddpm-lab data list`) or an HDF5 file.
+    data: String,
+    /// Schedules to compare, one row each and image.
+    #[arg(long, value_delimiter = ',', default_value = "linear,cosine")]
+    schedule: Vec<String>,
+    /// T.
+    #[arg(long, default_value_t = 1000)]
+    timesteps: u32,
+    /// Timesteps to show; 0 is the image itself. Default: nine, evenly spaced.
+    #[arg(long, value_delimiter = ',')]
+    at: Vec<u32>,
+    /// Images to show.
+    #[arg(long, default_value_t = 2)]
+    images: usize,
+    /// Where the picture goes.
+    #[arg(long, default_value = "forward.png")]
+    out: PathBuf,
+}
+
+/// A schedule by name.
+///
+/// # Errors
+/// If no schedule has that name.
+fn schedule_kind(name: &str) -> Result<ScheduleKind, CliError> {
+    ScheduleKind::from_name(name)
+        .ok_or_else(|| CliError::input(format!("`{name}` is not a schedule"), format!("one of: {}", ScheduleKind::names().join(", "))))
+}
+
+pub fn schedule(args: &ScheduleArgs) -> Result<i32, CliError> {
+    let s = NoiseSchedule::new(schedule_kind(&args.kind)?, args.timesteps)?;
+    let head = ["t", "beta", "alpha_bar", "log_snr", "posterior_variance", "posterior_x0_coef", "posterior_xt_coef"];
+    let row = |i: usize| {
+        [s.betas[i], s.alpha_bars[i], s.snr(Timestep::from_index(i)).ln(), s.posterior_variances[i], s.posterior_x0_coefs[i], s.posterior_xt_coefs[i]]
+    };
+    if args.csv {
+        let mut text = head.join(",") + "\n";
+        for i in 0..s.timesteps() {
+            let cells: Vec<String> = row(i).iter().map(|x| format!("{x:e}")).collect();
+            text += &format!("{},{}\n", i + 1, cells.join(","));
+        }
+        print(&text);
+    } else {
+        let mut table = Table::new(&[">t", ">beta", ">alpha_bar", ">log_snr", ">posterior_var", ">coef_x0", ">coef_xt"]);
+        for i in 0..s.timesteps() {
+            table.row(std::iter::once((i + 1).to_string()).chain(row(i).iter().map(|x| short(*x))).collect());
+        }
+        print(&table.render(""));
+    }
+    Ok(exit::DONE)
+}
+
+/// The specification of a data set named on the command line: a built-in name, or a file.
+pub fn data_spec(name: &str) -> DataSpec {
+    let is_file = !data::builtins().iter().any(|b| b.name == name);
+    DataSpec {
+        name: if is_file { "file".to_owned() } else { name.to_owned() },
+        path: is_file.then(|| PathBuf::from(name)),
+        dataset: None,
+        layout: data::AxisOrder::Auto,
+        flip: false,
+        fingerprint: String::new(),
+    }
+}
+
+pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
+    let dataset = data::load(&data_spec(&args.data))?;
+    let shape = dataset.info.shape;
+    let at = if args.at.is_empty() { (0..9).map(|i| i * args.timesteps / 8).collect() } else { args.at.clone() };
+    if let Some(t) = at.iter().find(|t| **t > args.timesteps) {
+        return Err(CliError::input(format!("t = {t} lies beyond T = {}", args.timesteps), "every --at lies in 0..=T"));
+    }
+    let images = args.images.min(dataset.test.len());
+    let dims = shape.dims();
+    let mut tiles = Vec::new();
+    for name in &args.schedule {
+        let spec = DiffusionSpec {
+            schedule: schedule_kind(name)?,
+            timesteps: args.timesteps,
+            prediction: Prediction::Epsilon,
+            variance: VarianceType::FixedSmall,
+            first_log_variance: FirstLogVariance::Copy,
+            decoder_cdf: DecoderCdf::Tanh,
+            clip_x0: false,
+        };
+        let diffusion = GaussianDiffusion::new(&spec, shape, dataset.info.encoding)?;
+        for image in 0..images {
+            let (mut x_0, mut noise) = (vec![0.0; dims], vec![0.0; dims]);
+            dataset.test.scaled(image, &mut x_0);
+            rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, 0).normals(image as u32, &mut noise);
+            for t in &at {
+                let mut x_t = x_0.clone();
+                if let Some(t) = Timestep::new(*t) {
+                    diffusion.q_sample(t, &x_0, &noise, &mut x_t);
+                }
+                tiles.extend(x_t);
+            }
+        }
+    }
+    let png = picture::png(&picture::contact_sheet(tiles.chunks_exact(dims), shape, at.len()))?;
+    std::fs::write(&args.out, png).map_err(|e| CliError::input(format!("cannot write {}: {e}", args.out.display()), "choose another --out"))?;
+    let columns: Vec<String> = at.iter().map(|t| format!("t = {t}")).collect();
+    print(&format!("{}: {} row(s) for each of {}; columns {}\n", args.out.display(), images, args.schedule.join(", "), columns.join(", ")));
+    Ok(exit::DONE)
+}

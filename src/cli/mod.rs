@@ -1,0 +1,133 @@
+//! The command line: arguments in, messages and exit codes out. Nothing below this floor reads the environment.
+//!
+//! Start at [`main`]: parse, dispatch, report.
+
+mod data;
+mod error;
+mod inspect;
+mod output;
+mod plan;
+mod report;
+mod runs;
+mod sweep;
+mod worker;
+
+pub use error::{CliError, exit};
+
+use crate::store::{ResultsStore, StoreError};
+use clap::{Parser, Subcommand};
+use std::path::{Path, PathBuf};
+
+const EXAMPLES: &str = "\
+Start here:
+  ddpm-lab plan experiments/beta_schedules.toml     what would run, and for how long
+  ddpm-lab sweep experiments/beta_schedules.toml    run what is not done
+  ddpm-lab report                                   results/reports/<name>/index.html
+
+Exit codes: 0 done, 1 internal error, 2 bad input, 4 nothing matched, 75 interrupted (the same command goes on),
+100 some run failed or diverged, 128 + N ended by signal N.";
+
+/// A research harness for denoising diffusion models: experiment grids in, per-timestep losses and figures out.
+#[derive(Parser)]
+#[command(name = "ddpm-lab", version, after_help = EXAMPLES, max_term_width = 110)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Expand an experiment file and show what would run, without running it.
+    Plan(plan::PlanArgs),
+    /// Run what an experiment file asks for and the store does not have yet.
+    Sweep(sweep::SweepArgs),
+    /// Draw the comparison of sweeps: figures, tables, one page.
+    Report(report::ReportArgs),
+    /// List the runs in the store.
+    Ls(runs::LsArgs),
+    /// Show one run: configuration, state, results, files.
+    Show(runs::ShowArgs),
+    /// Print every coefficient of a noise schedule, one row per timestep.
+    Schedule(inspect::ScheduleArgs),
+    /// Draw data being noised: a strip of images at chosen timesteps.
+    Forward(inspect::ForwardArgs),
+    /// Data sets: import, inspect, list.
+    #[command(subcommand)]
+    Data(data::DataCommand),
+    /// Train one run in this process; a sweep starts it.
+    #[command(hide = true)]
+    Worker(worker::WorkerArgs),
+}
+
+/// Where results are kept.
+#[derive(clap::Args)]
+struct StoreArgs {
+    /// The results folder.
+    #[arg(long, value_name = "DIR", default_value = "results")]
+    results: PathBuf,
+}
+
+impl StoreArgs {
+    /// The store, if it is there: a command that only reads makes no folder.
+    fn existing(&self) -> Result<ResultsStore, CliError> {
+        if !self.results.is_dir() {
+            return Err(CliError::NothingMatched {
+                message: format!("there are no results in {}", self.results.display()),
+                help: Some("run a sweep first, or say where they are with --results DIR".to_owned()),
+            });
+        }
+        Ok(ResultsStore::open(&self.results)?)
+    }
+}
+
+impl From<StoreError> for CliError {
+    fn from(error: StoreError) -> Self {
+        let message = error.to_string();
+        match error {
+            e if e.is_no_match() => Self::NothingMatched { message, help: Some("`ddpm-lab ls` lists the runs".to_owned()) },
+            StoreError::Encode { .. } => Self::Internal(message),
+            _ => Self::Input { message, help: None },
+        }
+    }
+}
+
+/// Reads and checks an experiment file against the data it names.
+fn load_grid(file: &Path, overrides: &[String]) -> Result<crate::config::Grid, CliError> {
+    Ok(crate::config::load(file, overrides, &|spec| crate::data::inspect(spec).map_err(|e| e.to_string()))?)
+}
+
+/// Runs the program and returns its exit code.
+pub fn main() -> i32 {
+    let cli = match Cli::try_parse() {
+        Ok(cli) => cli,
+        Err(error) => {
+            // Help and version are answers, not errors; a reader that has gone away is neither.
+            let _ = error.print();
+            return error.exit_code();
+        }
+    };
+    tracing_subscriber::fmt()
+        .with_writer(std::io::stderr)
+        .with_target(false)
+        .without_time()
+        .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DDPM_LAB_LOG").unwrap_or_else(|_| "warn".into()))
+        .init();
+    let result = match &cli.command {
+        Command::Plan(args) => plan::plan(args),
+        Command::Sweep(args) => sweep::sweep(args),
+        Command::Report(args) => report::report(args),
+        Command::Ls(args) => runs::ls(args),
+        Command::Show(args) => runs::show(args),
+        Command::Schedule(args) => inspect::schedule(args),
+        Command::Forward(args) => inspect::forward(args),
+        Command::Data(command) => data::run(command),
+        Command::Worker(args) => worker::worker(args),
+    };
+    match result {
+        Ok(code) => code,
+        Err(error) => {
+            eprint!("{}", error.render(output::stderr_colour()));
+            error.exit_code()
+        }
+    }
+}

@@ -1,0 +1,221 @@
+//! `plan`: what an experiment file expands to, what is done, what the rest costs, and what to know before it runs.
+
+use super::output::{Table, duration, print, short};
+use super::{CliError, StoreArgs, exit, load_grid};
+use crate::config::{EvalTimesteps, Grid, GridRun};
+use crate::data::Encoding;
+use crate::diffusion::decoder::Decoder;
+use crate::diffusion::{DiffusionSpec, NoiseSchedule, VarianceType};
+use crate::model::Model;
+use crate::store::{ResultsStore, RunState};
+use std::collections::{BTreeMap, HashMap};
+use std::path::PathBuf;
+
+#[derive(clap::Args)]
+pub struct PlanArgs {
+    /// The experiment file.
+    file: PathBuf,
+    /// Settings that replace the file's: `train.steps=500`; several values make an axis: `train.lr=1e-3,1e-4`.
+    #[arg(value_name = "KEY=VALUE")]
+    overrides: Vec<String>,
+    #[command(flatten)]
+    store: StoreArgs,
+    /// For machines: one JSON object.
+    #[arg(long)]
+    json: bool,
+}
+
+/// What a core is taken to compute where no finished run tells: 60 GFLOP/s.
+const ASSUMED_FLOPS: f64 = 60e9;
+
+pub fn plan(args: &PlanArgs) -> Result<i32, CliError> {
+    let grid = load_grid(&args.file, &args.overrides)?;
+    let states = states(&grid, if args.store.results.is_dir() { Some(ResultsStore::open(&args.store.results)?) } else { None })?;
+    let costs: Vec<f64> = grid.runs.iter().map(flops).collect::<Result<_, _>>()?;
+    if args.json {
+        let runs: Vec<serde_json::Value> = grid
+            .runs
+            .iter()
+            .zip(&states)
+            .zip(&costs)
+            .map(|((run, (state, _)), flops)| {
+                serde_json::json!({"run_id": run.id, "slug": run.slug, "cell": run.cell, "axes": run.axes, "seed": run.seed, "state": state, "flops": flops})
+            })
+            .collect();
+        let plan = serde_json::json!({"name": grid.name, "arithmetic": grid.arithmetic, "runs": runs, "warnings": warnings(&grid)?});
+        print(&format!("{plan}\n"));
+        return Ok(exit::DONE);
+    }
+    let mut text = format!("{}\n", grid.name);
+    if !grid.description.is_empty() {
+        text += &format!("{}\n", grid.description.trim());
+    }
+    text += &format!("\n{}: {}\n\n", grid.arithmetic, counts(states.iter().map(|(s, _)| *s)));
+    text += &runs_table(&grid, &states);
+    text += &cost(&grid, &states, &costs);
+    text += &preflight(&grid)?;
+    print(&text);
+    Ok(exit::DONE)
+}
+
+/// The state of each run, and the seconds it took where it is done.
+fn states(grid: &Grid, store: Option<ResultsStore>) -> Result<Vec<(RunState, Option<f64>)>, CliError> {
+    let Some(store) = store else { return Ok(vec![(RunState::Pending, None); grid.runs.len()]) };
+    let by_id = store.runs_by_id()?;
+    grid.runs
+        .iter()
+        .map(|run| match by_id.get(&run.id.0) {
+            None => Ok((RunState::Pending, None)),
+            Some(dir) => {
+                let state = dir.state()?;
+                let seconds = if state == RunState::Done { dir.manifest()?.map(|m| m.volatile.seconds) } else { None };
+                Ok((state, seconds))
+            }
+        })
+        .collect()
+}
+
+/// `12 done, 2 resumable, 2 new`.
+fn counts(states: impl Iterator<Item = RunState>) -> String {
+    let mut counts: BTreeMap<RunState, usize> = BTreeMap::new();
+    states.for_each(|s| *counts.entry(s).or_default() += 1);
+    let word = |state| match state {
+        RunState::Pending => "new".to_owned(),
+        other => other.to_string(),
+    };
+    let order = [RunState::Done, RunState::Running, RunState::Resumable, RunState::Diverged, RunState::Failed, RunState::Pending];
+    let parts: Vec<String> = order.iter().filter_map(|s| counts.get(s).map(|n| format!("{n} {}", word(*s)))).collect();
+    parts.join(", ")
+}
+
+fn runs_table(grid: &Grid, states: &[(RunState, Option<f64>)]) -> String {
+    let keys: Vec<&str> = grid.axes.iter().map(|a| a.key.as_str()).collect();
+    let head: Vec<&str> = keys.iter().copied().chain([">seed", "state", "run"]).collect();
+    let mut table = Table::new(&head);
+    for (run, (state, _)) in grid.runs.iter().zip(states) {
+        let values = run.axes.iter().map(|(_, value)| value.clone());
+        table.row(values.chain([run.seed.to_string(), state.to_string(), run.id.to_string()]).collect());
+    }
+    table.render("  ")
+}
+
+/// Floating-point operations of a run: training, the evaluations on val, the final one on test, the samples.
+fn flops(run: &GridRun) -> Result<f64, CliError> {
+    let config = &run.config;
+    let channels = run.info.shape.channels * if config.diffusion.variance == VarianceType::LearnedRange { 2 } else { 1 };
+    let forward = Model::new(&config.model, run.info.shape, channels)?.forward_flops() as f64;
+    let t = f64::from(config.diffusion.timesteps);
+    let evaluations = if config.eval.every == 0 { 1.0 } else { f64::from(config.train.steps / config.eval.every) + 1.0 };
+    let visited = match config.eval.timesteps {
+        EvalTimesteps::All => t,
+        EvalTimesteps::Strided(k) => f64::from(k),
+    };
+    let val = f64::from(config.eval.images.min(run.info.val as u32)) * visited * f64::from(config.eval.draws) * evaluations;
+    let test = f64::from(config.eval.test_images.min(run.info.test as u32)) * t * f64::from(config.eval.draws);
+    let training = 3.0 * f64::from(config.train.batch_size) * f64::from(config.train.steps);
+    Ok(forward * (training + val + test + f64::from(config.sample.count) * t))
+}
+
+/// How much is left, in operations and, by what finished runs took or by assumption, in time.
+fn cost(grid: &Grid, states: &[(RunState, Option<f64>)], costs: &[f64]) -> String {
+    let finished: (f64, f64) = states.iter().zip(costs).filter_map(|((_, s), f)| s.map(|s| (s, *f))).fold((0.0, 0.0), |a, (s, f)| (a.0 + s, a.1 + f));
+    let left: f64 = states.iter().zip(costs).filter(|((s, _), _)| !matches!(s, RunState::Done | RunState::Diverged)).map(|(_, f)| f).sum();
+    if left == 0.0 {
+        return "\nNothing is left to run.\n".to_owned();
+    }
+    let (rate, basis) = if finished.0 > 0.0 {
+        (finished.1 / finished.0, "at the speed of this sweep's finished runs")
+    } else {
+        (ASSUMED_FLOPS, "at 60 GFLOP/s a core, a guess until a run has finished")
+    };
+    let total: f64 = costs.iter().sum();
+    format!(
+        "\nLeft: {:.1} of {:.1} TFLOP, about {} of one core {basis}; {} steps of batch {} in the first run.\n",
+        left / 1e12,
+        total / 1e12,
+        duration(left / rate),
+        grid.runs[0].config.train.steps,
+        grid.runs[0].config.train.batch_size,
+    )
+}
+
+/// What a schedule leaves of the signal, and what a fixed variance costs at t = 1.
+struct Preflight {
+    alpha_bar_last: f64,
+    prior: f64,
+    floor: Option<f64>,
+}
+
+impl Preflight {
+    fn of(spec: &DiffusionSpec, encoding: Encoding) -> Result<Self, CliError> {
+        let schedule = NoiseSchedule::new(spec.schedule, spec.timesteps)?;
+        let floor = match (encoding, spec.variance) {
+            (Encoding::Discrete { .. }, VarianceType::FixedSmall | VarianceType::FixedLarge) => {
+                let (log_variance, _) = schedule.reverse_log_variances(spec.variance, spec.first_log_variance);
+                Some(Decoder::new(encoding, spec.decoder_cdf).nats(0.0, 0.0, log_variance[0]).0 / std::f64::consts::LN_2)
+            }
+            _ => None,
+        };
+        Ok(Self {
+            alpha_bar_last: *schedule.alpha_bars.last().expect("a schedule has timesteps"),
+            prior: schedule.prior_bits_per_dim(if matches!(encoding, Encoding::Continuous) { 1.0 } else { 0.25 }),
+            floor,
+        })
+    }
+}
+
+/// One line per distinct process of the grid, and warnings in words.
+fn preflight(grid: &Grid) -> Result<String, CliError> {
+    let mut table = Table::new(&["schedule", ">T", "variance", ">abar_T", ">L_T", ">L_0 floor"]);
+    let mut seen = HashMap::new();
+    for run in &grid.runs {
+        let d = &run.config.diffusion;
+        if seen.insert((d.schedule, d.timesteps, d.variance), ()).is_some() {
+            continue;
+        }
+        let p = Preflight::of(d, run.info.encoding)?;
+        table.row(vec![
+            d.schedule.to_string(),
+            d.timesteps.to_string(),
+            d.variance.to_string(),
+            short(p.alpha_bar_last),
+            short(p.prior),
+            p.floor.map_or("–".to_owned(), |f| format!("{f:.3}")),
+        ]);
+    }
+    let mut text = format!("\nBefore it runs (bits/dim; L_0 floor: the decoder's cost under an exact mean at this fixed variance):\n{}", table.render("  "));
+    for warning in warnings(grid)? {
+        text += &format!("  warning: {warning}\n");
+    }
+    Ok(text)
+}
+
+/// What a careful reader would object to, once per process.
+pub fn warnings(grid: &Grid) -> Result<Vec<String>, CliError> {
+    let mut out: Vec<String> = Vec::new();
+    for run in &grid.runs {
+        let d = &run.config.diffusion;
+        let p = Preflight::of(d, run.info.encoding)?;
+        let mut add = |warning: String| {
+            if !out.contains(&warning) {
+                out.push(warning);
+            }
+        };
+        if p.alpha_bar_last > 0.005 {
+            add(format!(
+                "{} at T = {} leaves abar_T = {}: x_T is not noise, so samples start from the wrong distribution and L_T is {} bits/dim; linear_scaled keeps abar_T at any T",
+                d.schedule,
+                d.timesteps,
+                short(p.alpha_bar_last),
+                short(p.prior)
+            ));
+        }
+        if let Some(floor) = p.floor.filter(|f| *f > 1.0) {
+            add(format!(
+                "{} at T = {} with {} pays at least {floor:.2} bits/dim at t = 1 whatever the network; more timesteps, another schedule or learned_range lower it",
+                d.schedule, d.timesteps, d.variance
+            ));
+        }
+    }
+    Ok(out)
+}

@@ -1,0 +1,78 @@
+//! `worker`: one run in one process. The parent holds its standard input open; the end of it, or a signal, means
+//! "checkpoint and stop". Events go to standard output as JSON lines, messages to standard error (the run's `log.txt`).
+
+use super::{CliError, exit};
+use crate::config::RunConfig;
+use crate::record::Event;
+use crate::store::{Provenance, RunDir};
+use crate::sweep::StopFlag;
+use crate::train::{DeviceChoice, Outcome, RunOptions, TrainError, Trainer, instruction_set};
+use std::io::Write;
+use std::path::PathBuf;
+use std::process::Command;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+#[derive(clap::Args)]
+pub struct WorkerArgs {
+    #[arg(long)]
+    run_dir: PathBuf,
+    #[arg(long, default_value = "auto")]
+    device: DeviceChoice,
+    #[arg(long, default_value_t = 1)]
+    threads: usize,
+    #[arg(long, default_value_t = 500)]
+    checkpoint_every: u32,
+    #[arg(long)]
+    keep: bool,
+    /// The command that the user typed, for the record: a JSON array.
+    #[arg(long, default_value = "[]")]
+    command: String,
+}
+
+pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
+    let stop = StopFlag::install().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
+    let dir = RunDir::at(&args.run_dir)
+        .ok_or_else(|| CliError::input(format!("{} is not a run folder", args.run_dir.display()), "a run folder ends in -r and 12 hex digits"))?;
+    let Some(_lock) = dir.try_lock()? else { return Ok(exit::WORKER_LOCKED) };
+    let config = RunConfig::from_toml(&args.run_dir.join("config.toml"), &dir.config_text()?)?;
+    let (device, name) = args.device.open().map_err(|e| CliError::Input { message: e.to_string(), help: None })?;
+    let options = RunOptions {
+        device: &device,
+        threads: args.threads.max(1),
+        checkpoint_every: args.checkpoint_every.max(1),
+        keep: args.keep,
+        stop: stop.flag(),
+        provenance: Provenance {
+            version: env!("CARGO_PKG_VERSION").to_owned(),
+            git_revision: git(&["rev-parse", "HEAD"]),
+            git_dirty: git(&["status", "--porcelain", "--untracked-files=no"]).map(|out| !out.is_empty()),
+            device: name,
+            instruction_set: instruction_set().to_owned(),
+            threads: args.threads,
+            command: serde_json::from_str(&args.command).map_err(|e| CliError::Internal(format!("--command: {e}")))?,
+        },
+        host: std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).unwrap_or_default(),
+        now: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
+    };
+    let outcome = Trainer::new(&config, &dir, options, tell).and_then(Trainer::run).map_err(|e| match e {
+        TrainError::Data(_) => CliError::Input { message: e.to_string(), help: None },
+        _ => CliError::Internal(e.to_string()),
+    })?;
+    Ok(match outcome {
+        Outcome::Done => exit::DONE,
+        Outcome::Interrupted { .. } => exit::INTERRUPTED,
+        Outcome::Diverged { .. } => exit::WORKER_DIVERGED,
+    })
+}
+
+/// One event, one line. A parent that is gone shows as the end of standard input, so a failed write needs no answer.
+fn tell(event: Event) {
+    let line = serde_json::to_string(&event).expect("events are plain data");
+    let _ = writeln!(std::io::stdout().lock(), "{line}");
+}
+
+/// What git says about the working folder; `None` where there is no git or no repository.
+fn git(args: &[&str]) -> Option<String> {
+    let output = Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;
+    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+}

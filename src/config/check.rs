@@ -1,0 +1,246 @@
+//! What values cannot do together, or not with this data. Each single value has been checked before.
+//!
+//! Start at [`problems`]: a function of a complete configuration and the data's facts, so a new rule is one more `if`.
+//! Rules name keys; where those were written is found by the caller.
+
+use super::run::{EvalTimesteps, RunConfig};
+use super::value::either;
+use crate::data::{DataInfo, Encoding};
+use crate::diffusion::{DecoderCdf, LossVariant, ScheduleKind, VarianceType};
+use crate::model::ModelKind;
+
+/// A combination that cannot run.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Problem {
+    /// The keys whose values meet, the one to point at first.
+    pub keys: Vec<&'static str>,
+    pub message: String,
+    /// A few words at the value of the first key.
+    pub label: String,
+    pub help: String,
+}
+
+/// Every problem of a configuration on its data.
+pub fn problems(config: &RunConfig, info: &DataInfo) -> Vec<Problem> {
+    let mut found = Vec::new();
+    schedule(config, &mut found);
+    loss(config, &mut found);
+    data(config, info, &mut found);
+    match config.model.kind {
+        ModelKind::UNet2d => unet(config, info, &mut found),
+        ModelKind::Mlp => mlp(config, &mut found),
+    }
+    counts(config, info, &mut found);
+    found
+}
+
+fn push(found: &mut Vec<Problem>, keys: &[&'static str], message: String, label: impl Into<String>, help: impl Into<String>) {
+    found.push(Problem { keys: keys.to_vec(), message, label: label.into(), help: help.into() });
+}
+
+fn schedule(config: &RunConfig, found: &mut Vec<Problem>) {
+    let t = config.diffusion.timesteps;
+    // The last beta is 0.02 · 1000/T. At T = 20 it is exactly 1: no signal is left and log(1 − beta) is infinite.
+    if config.diffusion.schedule == ScheduleKind::LinearScaled && t <= 20 {
+        push(
+            found,
+            &["diffusion.schedule", "diffusion.timesteps"],
+            format!("the last beta of \"linear_scaled\" is {} with T = {t}, but a beta must be below 1", 20.0 / f64::from(t)),
+            format!("0.02 × 1000 / T, with T = {t}"),
+            "use at least 21 timesteps, or schedule = \"cosine\"",
+        );
+    }
+    if let EvalTimesteps::Strided(k) = config.eval.timesteps
+        && k > t
+    {
+        push(
+            found,
+            &["eval.timesteps", "diffusion.timesteps"],
+            format!("an evaluation cannot visit {k} of {t} timesteps"),
+            format!("more than T = {t}"),
+            format!("at most \"strided:{t}\", or \"all\""),
+        );
+    }
+}
+
+fn loss(config: &RunConfig, found: &mut Vec<Problem>) {
+    let learned = config.diffusion.variance == VarianceType::LearnedRange;
+    match config.loss.variant {
+        LossVariant::Hybrid if !learned => push(
+            found,
+            &["loss.variant", "diffusion.variance"],
+            format!("loss \"hybrid\" trains a learned variance, but `diffusion.variance` is \"{}\"", config.diffusion.variance),
+            "its bound term reaches the variance only",
+            "diffusion.variance = \"learned_range\", or loss.variant = \"vlb\"",
+        ),
+        LossVariant::Simple if learned => push(
+            found,
+            &["diffusion.variance", "loss.variant"],
+            "variance \"learned_range\" would get no gradient from loss \"simple\"".to_owned(),
+            "never trained",
+            "loss.variant = \"hybrid\" (simple, and the bound for the variance), or a fixed variance",
+        ),
+        LossVariant::Simple | LossVariant::Vlb | LossVariant::Hybrid => {}
+    }
+}
+
+fn data(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
+    if !info.shape.is_image() {
+        if config.data.flip {
+            push(found, &["data.flip", "data.name"], "points cannot be mirrored".to_owned(), "for images only", "data.flip = false");
+        }
+        if config.diffusion.clip_x0 {
+            push(
+                found,
+                &["diffusion.clip_x0", "data.name"],
+                "points are not confined to [-1, 1], so the predicted x_0 cannot be clipped to it".to_owned(),
+                "for images only",
+                "diffusion.clip_x0 = false",
+            );
+        }
+    }
+    if info.encoding == Encoding::Continuous && config.diffusion.decoder_cdf != DecoderCdf::Tanh {
+        push(
+            found,
+            &["diffusion.decoder_cdf", "data.name"],
+            "this data is continuous: its decoder is a Gaussian density, without a distribution function".to_owned(),
+            "for discrete data only",
+            "leave `diffusion.decoder_cdf` out",
+        );
+    }
+}
+
+fn unet(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
+    let (height, width) = (info.shape.height, info.shape.width);
+    let model = &config.model;
+    if !info.shape.is_image() {
+        return push(
+            found,
+            &["model.kind", "data.name"],
+            "a U-Net needs images, and this data is points".to_owned(),
+            "for images only",
+            "model.kind = \"mlp\"",
+        );
+    }
+    let levels = model.channels.len();
+    // At most 16 levels pass the check of the single value.
+    let factor = 1_usize << (levels - 1);
+    if height % factor != 0 || width % factor != 0 {
+        let possible = ((height | width).trailing_zeros() + 1).min(16);
+        push(
+            found,
+            &["model.channels", "data.name"],
+            format!("{levels} levels halve the image {} times, but {height} × {width} is not divisible by {factor}", levels - 1),
+            format!("{levels} levels"),
+            format!("at most {possible} level{} for this data", if possible == 1 { "" } else { "s" }),
+        );
+        return;
+    }
+    if let Some(wrong) = model.channels.iter().find(|c| **c % model.norm_groups != 0) {
+        let common = model.channels.iter().fold(0, |a, b| gcd(a, *b));
+        let best = (1..=common.min(model.norm_groups)).rev().find(|g| common % g == 0).unwrap_or(1);
+        push(
+            found,
+            &["model.norm_groups", "model.channels"],
+            format!("{wrong} channels cannot be split into {} groups", model.norm_groups),
+            format!("does not divide {wrong}"),
+            format!("model.norm_groups = {best}, or channels that are multiples of {}", model.norm_groups),
+        );
+    }
+    let heights: Vec<u32> = (0..levels).map(|level| (height >> level) as u32).collect();
+    if let Some(wrong) = model.attention.iter().find(|h| !heights.contains(h)) {
+        let names: Vec<String> = heights.iter().map(u32::to_string).collect();
+        push(
+            found,
+            &["model.attention", "model.channels", "data.name"],
+            format!("no feature map of this network is {wrong} high"),
+            "does not occur",
+            format!("its heights are {}", either(&names).replace(" or ", " and ")),
+        );
+    }
+    let attended = model
+        .channels
+        .iter()
+        .enumerate()
+        .filter(|(level, _)| model.attention.contains(&heights[*level]) || (model.mid_attention && level + 1 == levels));
+    if model.head_channels > 0
+        && let Some((_, wrong)) = attended.into_iter().find(|(_, c)| **c % model.head_channels != 0)
+    {
+        push(
+            found,
+            &["model.head_channels", "model.channels"],
+            format!("{wrong} channels cannot be split into heads of {}", model.head_channels),
+            format!("does not divide {wrong}"),
+            "a divisor of the channels, or 0 for one head",
+        );
+    }
+}
+
+fn mlp(config: &RunConfig, found: &mut Vec<Problem>) {
+    if !config.model.attention.is_empty() {
+        push(
+            found,
+            &["model.attention", "model.kind"],
+            "an MLP has no feature maps, so no attention".to_owned(),
+            "for \"unet2d\" only",
+            "leave `model.attention` out",
+        );
+    }
+}
+
+fn counts(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
+    let train = &config.train;
+    if train.batch_size as usize > info.train {
+        push(
+            found,
+            &["train.batch_size", "data.name"],
+            format!("a batch of {} is more than the {} training examples", train.batch_size, info.train),
+            "larger than the data",
+            format!("at most {}", info.train),
+        );
+    }
+    if train.micro_batch > train.batch_size {
+        push(
+            found,
+            &["train.micro_batch", "train.batch_size"],
+            format!("a micro-batch of {} is more than the batch of {}", train.micro_batch, train.batch_size),
+            "larger than the batch",
+            format!("at most {}", train.batch_size),
+        );
+    }
+    if train.warmup > train.steps {
+        push(
+            found,
+            &["train.warmup", "train.steps"],
+            format!("a warm-up of {} steps never ends in {} steps", train.warmup, train.steps),
+            "longer than the run",
+            format!("at most {}", train.steps),
+        );
+    }
+    for (key, images, available, split) in
+        [("eval.images", config.eval.images, info.val, "val"), ("eval.test_images", config.eval.test_images, info.test, "test")]
+    {
+        if images as usize > available {
+            push(
+                found,
+                &[key, "data.name"],
+                format!("`{split}` has {available} examples, not {images}"),
+                "more than there are",
+                format!("at most {available}, or leave `{key}` out"),
+            );
+        }
+        if images == 0 {
+            push(
+                found,
+                &["data.name"],
+                format!("this data has no `{split}` examples to evaluate on"),
+                "",
+                "split the data when importing it",
+            );
+        }
+    }
+}
+
+fn gcd(a: u32, b: u32) -> u32 {
+    if b == 0 { a } else { gcd(b, a % b) }
+}

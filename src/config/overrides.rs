@@ -1,0 +1,216 @@
+//! `KEY=VALUE` and `KEY=a,b` from the command line, laid over an experiment file.
+//!
+//! Start at [`apply`]. One value becomes a constant, several an axis; either takes the place of what the file has for
+//! that key. Values are TOML, with the quotes of a string left out where it is clear.
+
+use super::error::{Fault, Origin, Sources};
+use super::keys::KeySpec;
+use super::run::RunConfig;
+use super::suggest;
+use super::sweep_file::{AnyKey, Assignment, Axis, Reader, SweepFile};
+use std::ops::Range;
+use toml::Spanned;
+use toml::Value;
+use toml::de::{DeArray, DeValue};
+
+/// Applies `overrides` in their order and returns what is wrong with them.
+pub fn apply(file: &mut SweepFile, overrides: &[String], sources: &Sources) -> Vec<Fault> {
+    let mut faults = Vec::new();
+    let mut seen: Vec<String> = Vec::new();
+    let mut shift = 0;
+    for text in overrides {
+        let mut reader =
+            Reader { sources, origin: Origin::CommandLine, text, shift, faults: Vec::new(), scratch: RunConfig::literal_defaults() };
+        one(file, &mut reader, text, &mut seen);
+        faults.extend(reader.faults);
+        shift += text.len() + 1;
+    }
+    faults
+}
+
+fn one(file: &mut SweepFile, reader: &mut Reader<'_>, text: &str, seen: &mut Vec<String>) {
+    let Some((key, _)) = text.split_once('=') else {
+        let help = "an override is KEY=VALUE, or KEY=a,b for an axis: train.lr=1e-4,1e-3".to_owned();
+        return reader.fault(format!("`{text}` is not an override"), 0..text.len(), "no `=`", Some(help));
+    };
+    let key_span = trim(text, 0..key.len());
+    let name = &text[key_span.clone()];
+    let pieces = split(text, key.len() + 1);
+    let whole = trim(text, key.len() + 1..text.len());
+    if seen.iter().any(|known| known == name) {
+        return reader.fault(
+            format!("`{name}` is given twice"),
+            key_span,
+            "again here",
+            Some(format!("several values make an axis: {name}=a,b")),
+        );
+    }
+    seen.push(name.to_owned());
+    match name {
+        "name" => {
+            if let Some(name) = reader.experiment_name(text[whole.clone()].to_owned(), whole) {
+                file.name = Some(name);
+            }
+            return;
+        }
+        "description" => {
+            file.description = text[whole].to_owned();
+            return;
+        }
+        "seeds" => {
+            // `seeds=[0, 1]` and `seeds=0,1` are the same.
+            let value = match DeValue::parse(&text[whole.clone()]) {
+                Ok(value) if value.get_ref().is_array() => moved(value, whole.start),
+                _ => array(text, &pieces, whole),
+            };
+            file.seeds = reader.seeds(&value);
+            file.asks = true;
+            return;
+        }
+        _ => {}
+    }
+    match AnyKey::find(name) {
+        Some(AnyKey::Run(spec)) => {
+            file.asks = true;
+            set(file, reader, text, spec, &pieces, whole);
+        }
+        Some(AnyKey::File(spec)) => {
+            let value = parse(text, whole);
+            reader.setting(spec, &value, &mut file.settings);
+        }
+        None => {
+            let settings = name.starts_with("run.") || name.starts_with("report.");
+            let help = suggest::for_key(name, settings);
+            reader.fault(format!("unknown key `{name}`"), key_span, "no such key", Some(help));
+        }
+    }
+}
+
+fn set(
+    file: &mut SweepFile,
+    reader: &mut Reader<'_>,
+    text: &str,
+    spec: &'static KeySpec<RunConfig>,
+    pieces: &[Range<usize>],
+    whole: Range<usize>,
+) {
+    let (constant, axis): (Option<Assignment>, Option<Axis>) = if pieces.len() > 1 {
+        (None, reader.axis(spec, &readable_array(text, pieces, whole, spec)))
+    } else {
+        let value = readable(text, whole, spec);
+        let items = value.get_ref().as_array();
+        let is_axis = items.is_some_and(|items| !spec.is_array || items.iter().any(|item| item.get_ref().is_array()));
+        if is_axis { (None, reader.axis(spec, &value)) } else { (reader.assignment(spec, &value), None) }
+    };
+    file.base.retain(|a| a.key.key != spec.key || (constant.is_none() && axis.is_none()));
+    let place = file.axes.iter().position(|known| known.key.key == spec.key);
+    match (constant, axis, place) {
+        (Some(constant), _, place) => {
+            if let Some(i) = place {
+                file.axes.remove(i);
+            }
+            file.base.push(constant);
+        }
+        (None, Some(axis), Some(i)) => file.axes[i] = axis,
+        (None, Some(axis), None) => file.axes.push(axis),
+        // Refused: the fault says why.
+        (None, None, _) => {}
+    }
+}
+
+/// The value as TOML, or as a string without its quotes.
+fn parse(text: &str, span: Range<usize>) -> Spanned<DeValue<'_>> {
+    match DeValue::parse(&text[span.clone()]) {
+        Ok(value) => moved(value, span.start),
+        Err(_) => bare(text, span),
+    }
+}
+
+/// [`parse`], but a string where only a string is allowed: `data.name=2024` names a data set.
+fn readable<'t>(text: &'t str, span: Range<usize>, spec: &KeySpec<RunConfig>) -> Spanned<DeValue<'t>> {
+    let value = parse(text, span.clone());
+    let takes_text = (spec.set)(&mut RunConfig::literal_defaults(), &Value::String(text[span.clone()].to_owned())).is_ok();
+    let scalar = !value.get_ref().is_str() && !value.get_ref().is_array();
+    if takes_text && scalar { bare(text, span) } else { value }
+}
+
+fn readable_array<'t>(text: &'t str, pieces: &[Range<usize>], whole: Range<usize>, spec: &KeySpec<RunConfig>) -> Spanned<DeValue<'t>> {
+    let mut items = DeArray::new();
+    for piece in pieces {
+        items.push(readable(text, piece.clone(), spec));
+    }
+    Spanned::new(whole, DeValue::Array(items))
+}
+
+fn array<'t>(text: &'t str, pieces: &[Range<usize>], whole: Range<usize>) -> Spanned<DeValue<'t>> {
+    let mut items = DeArray::new();
+    for piece in pieces {
+        items.push(parse(text, piece.clone()));
+    }
+    Spanned::new(whole, DeValue::Array(items))
+}
+
+fn bare(text: &str, span: Range<usize>) -> Spanned<DeValue<'_>> {
+    Spanned::new(span.clone(), DeValue::String(text[span].into()))
+}
+
+/// The value with its spans, and those of an array's items, moved by `by`.
+fn moved(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
+    let span = value.span().start + by..value.span().end + by;
+    let inner = match value.into_inner() {
+        DeValue::Array(items) => {
+            let mut out = DeArray::new();
+            for item in items {
+                out.push(moved(item, by));
+            }
+            DeValue::Array(out)
+        }
+        other => other,
+    };
+    Spanned::new(span, inner)
+}
+
+/// The pieces between commas that stand outside brackets, braces and quotes, trimmed.
+fn split(text: &str, from: usize) -> Vec<Range<usize>> {
+    let mut pieces = Vec::new();
+    let (mut depth, mut quote, mut escaped, mut start) = (0_i32, None, false, from);
+    for (i, c) in text.char_indices().skip_while(|(i, _)| *i < from) {
+        match (quote, c) {
+            (Some('"'), '\\') => escaped = !escaped,
+            (Some(q), c) if c == q && !escaped => quote = None,
+            (Some(_), _) => escaped = false,
+            (None, '"' | '\'') => quote = Some(c),
+            (None, '[' | '{') => depth += 1,
+            (None, ']' | '}') => depth -= 1,
+            (None, ',') if depth == 0 => {
+                pieces.push(trim(text, start..i));
+                start = i + 1;
+            }
+            _ => {}
+        }
+    }
+    pieces.push(trim(text, start..text.len()));
+    pieces
+}
+
+fn trim(text: &str, span: Range<usize>) -> Range<usize> {
+    let inner = &text[span.clone()];
+    let start = span.start + (inner.len() - inner.trim_start().len());
+    start..start + inner.trim().len()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn commas_inside_brackets_and_quotes_do_not_split() {
+        let pieces = |text: &str| split(text, 2).into_iter().map(|s| text[s].to_owned()).collect::<Vec<_>>();
+        assert_eq!(pieces("k=a, b"), ["a", "b"]);
+        assert_eq!(pieces("k=[1, 2],[3]"), ["[1, 2]", "[3]"]);
+        assert_eq!(pieces(r#"k="a,b",'c,d'"#), [r#""a,b""#, "'c,d'"]);
+        assert_eq!(pieces(r#"k="a\",b""#), [r#""a\",b""#]);
+        assert_eq!(pieces("k=é,ü"), ["é", "ü"]);
+        assert_eq!(pieces("k="), [""]);
+    }
+}

@@ -1,0 +1,19 @@
+//! What evaluation and sampling need of a network.
+
+use crate::units::Timestep;
+
+/// Why a prediction could not be made; the network's own error.
+pub type DenoiserError = Box<dyn std::error::Error + Send + Sync>;
+
+/// A network, or a closed form that stands in for one.
+pub trait Denoiser: Sync {
+    /// Predicts for a batch: `x_t` holds `t.len()` examples of D numbers, `output` as many of the diffusion's
+    /// [`output_dims`](super::GaussianDiffusion::output_dims). Called from several threads at once.
+    ///
+    /// # Errors
+    /// Whatever the network meets.
+    fn predict(&self, x_t: &[f32], t: &[Timestep], output: &mut [f32]) -> Result<(), DenoiserError>;
+
+    /// Examples that go through together at best.
+    fn batch(&self) -> usize;
+}

@@ -1,0 +1,39 @@
+//! Drawing from the model: the ancestral sampler.
+//!
+//! Noise comes from [`rng::EVALUATION_SEED`](crate::rng::EVALUATION_SEED) and depends on (t, sample) alone: two models
+//! are shown on the same noise.
+
+use super::{Denoiser, DenoiserError, GaussianDiffusion};
+use crate::rng::{self, Purpose};
+use crate::units::Timestep;
+use rayon::prelude::*;
+
+/// Draws `count` samples from x_T = noise down to x_0; returns `count · D` numbers. [Ho20, Alg. 2]
+///
+/// # Errors
+/// If the network fails.
+pub fn ancestral(diffusion: &GaussianDiffusion, denoiser: &dyn Denoiser, count: usize) -> Result<Vec<f32>, DenoiserError> {
+    let dims = diffusion.shape().dims();
+    let batch = denoiser.batch().max(1);
+    let mut x = vec![0.0f32; count * dims];
+    x.par_chunks_mut(batch * dims).enumerate().try_for_each(|(chunk, x)| {
+        let first = chunk * batch;
+        let n = x.len() / dims;
+        let mut noise = vec![0.0f32; dims];
+        let mut output = vec![0.0f32; n * diffusion.output_dims()];
+        for (i, x) in x.chunks_exact_mut(dims).enumerate() {
+            // Step 0 of the stream is x_T itself.
+            rng::stream(rng::EVALUATION_SEED, Purpose::Sampling, 0).normals((first + i) as u32, x);
+        }
+        for index in (0..diffusion.timesteps()).rev() {
+            let t = Timestep::from_index(index);
+            denoiser.predict(x, &vec![t; n], &mut output)?;
+            for (i, x) in x.chunks_exact_mut(dims).enumerate() {
+                rng::stream(rng::EVALUATION_SEED, Purpose::Sampling, t.get()).normals((first + i) as u32, &mut noise);
+                diffusion.p_sample(t, x, &output[i * diffusion.output_dims()..(i + 1) * diffusion.output_dims()], &noise);
+            }
+        }
+        Ok::<(), DenoiserError>(())
+    })?;
+    Ok(x)
+}

@@ -1,0 +1,291 @@
+//! The diffusion core against closed forms, published numbers and finite differences.
+
+use super::bound::{BoundOptions, TimestepPlan, evaluate};
+use super::oracle::{Component, MixtureOracle};
+use super::sampling::ancestral;
+use super::*;
+use crate::data::{Encoding, Shape};
+use crate::named::NamedEnum;
+use crate::record::Moments;
+use crate::rng::{Purpose, stream};
+use crate::units::Timestep;
+use std::sync::atomic::AtomicBool;
+
+fn spec(schedule: ScheduleKind, timesteps: u32) -> DiffusionSpec {
+    DiffusionSpec {
+        schedule,
+        timesteps,
+        prediction: Prediction::Epsilon,
+        variance: VarianceType::FixedLarge,
+        first_log_variance: FirstLogVariance::Copy,
+        decoder_cdf: DecoderCdf::Tanh,
+        clip_x0: false,
+    }
+}
+
+fn point(dims: usize) -> Shape {
+    Shape { height: 1, width: 1, channels: dims }
+}
+
+/// Σ_t E_ε[term] of a network that puts out 0, for one interior pixel: the expectation over ε by quadrature.
+fn bound_of_zero(schedule: ScheduleKind, timesteps: u32, variance: VarianceType) -> f64 {
+    let diffusion =
+        GaussianDiffusion::new(&DiffusionSpec { variance, ..spec(schedule, timesteps) }, point(1), Encoding::Discrete { levels: 256 })
+            .unwrap();
+    let (n, width) = (2000, 16.0 / 2000.0);
+    let x_0 = [1.0 / 255.0];
+    let mut total = diffusion.prior_bits_per_dim(&x_0);
+    for i in 0..diffusion.timesteps() {
+        let t = Timestep::from_index(i);
+        for k in 0..n {
+            let eps = -8.0 + width * (f64::from(k) + 0.5);
+            let density = (-0.5 * eps * eps).exp() / (2.0 * std::f64::consts::PI).sqrt();
+            let noise = [eps as f32];
+            let mut x_t = [0.0];
+            diffusion.q_sample(t, &x_0, &noise, &mut x_t);
+            total += density * width * diffusion.terms(t, &x_0, &x_t, &noise, &[0.0]).vb;
+        }
+    }
+    total
+}
+
+#[test]
+fn a_network_that_says_zero_has_the_published_bound() {
+    use ScheduleKind::*;
+    for (schedule, timesteps, variance, golden) in [
+        (Linear, 1000, VarianceType::FixedSmall, 17.191),
+        (Linear, 1000, VarianceType::FixedLarge, 16.509),
+        (LinearScaled, 100, VarianceType::FixedSmall, 19.531),
+        (LinearScaled, 100, VarianceType::FixedLarge, 17.470),
+        (Cosine, 100, VarianceType::FixedSmall, 739.11),
+        (Cosine, 1000, VarianceType::FixedSmall, 741.69),
+    ] {
+        let bound = bound_of_zero(schedule, timesteps, variance);
+        assert!((bound / golden - 1.0).abs() < 6e-5, "{schedule} T = {timesteps} {variance}: {bound}, not {golden}");
+    }
+}
+
+#[test]
+fn the_weight_of_the_squared_error_in_the_bound_is_golden() {
+    for (variance, weights) in [
+        (VarianceType::FixedSmall, vec![(1, 0.59967), (2, 0.31800), (10, 0.078977), (100, 0.010178), (500, 0.0055145), (999, 0.010205)]),
+        (VarianceType::FixedLarge, vec![(1, 0.27269), (2, 0.19440), (10, 0.068224)]),
+    ] {
+        let diffusion =
+            GaussianDiffusion::new(&DiffusionSpec { variance, ..spec(ScheduleKind::Linear, 1000) }, point(1), Encoding::Continuous)
+                .unwrap();
+        for (index, golden) in weights {
+            let t = Timestep::from_index(index);
+            let vb = |error: f32| {
+                let mut x_t = [0.0];
+                diffusion.q_sample(t, &[0.3], &[0.7], &mut x_t);
+                diffusion.terms(t, &[0.3], &x_t, &[0.7], &[0.7 + error]).vb * std::f64::consts::LN_2
+            };
+            let weight = vb(1.0) - vb(0.0);
+            assert!((weight / golden - 1.0).abs() < 1e-4, "{variance} {index}: {weight}");
+        }
+    }
+}
+
+#[test]
+fn loss_gradients_equal_finite_differences() {
+    let shape = Shape { height: 2, width: 1, channels: 2 };
+    let mut checked = 0;
+    for prediction in Prediction::ALL {
+        for (variance, variant) in [
+            (VarianceType::FixedSmall, LossVariant::Simple),
+            (VarianceType::FixedLarge, LossVariant::Vlb),
+            (VarianceType::LearnedRange, LossVariant::Vlb),
+            (VarianceType::LearnedRange, LossVariant::Hybrid),
+        ] {
+            for encoding in [Encoding::Discrete { levels: 17 }, Encoding::Continuous] {
+                for t in [1, 2, 7, 30].map(|t| Timestep::new(t).unwrap()) {
+                    let diffusion = GaussianDiffusion::new(
+                        &DiffusionSpec { prediction: *prediction, variance, ..spec(ScheduleKind::LinearScaled, 30) },
+                        shape,
+                        encoding,
+                    )
+                    .unwrap();
+                    let loss = LossSpec { variant, weighting: LossWeighting::Constant, vlb_weight: 0.01 };
+                    let x_0 = [0.5f32, -0.25, 1.0, -1.0];
+                    let (mut noise, mut x_t) = ([0.0; 4], [0.0; 4]);
+                    stream(1, Purpose::Noise, t.get()).normals(0, &mut noise);
+                    diffusion.q_sample(t, &x_0, &noise, &mut x_t);
+                    // Near the truth, so that the decoder's clamp does not bite.
+                    let mut output = vec![0.0f32; diffusion.output_dims()];
+                    stream(2, Purpose::Noise, t.get()).normals(0, &mut output);
+                    for j in 0..4 {
+                        let place = diffusion.output_channels() * (j / 2) + j % 2;
+                        let exact = diffusion.output_for_x0(t, x_t[j].into(), x_0[j].into());
+                        output[place] = exact as f32 + 0.03 * output[place];
+                    }
+                    let value = |output: &[f32]| {
+                        diffusion.loss_and_gradient(&loss, t, &x_0, &x_t, &noise, output, 1.0, &mut vec![0.0; output.len()]).0
+                    };
+                    let mut gradient = vec![0.0; output.len()];
+                    diffusion.loss_and_gradient(&loss, t, &x_0, &x_t, &noise, &output, 1.0, &mut gradient);
+                    for j in 0..output.len() {
+                        // In hybrid the bound moves only the variance, so the mean's slope is that of the squared error.
+                        let is_variance = diffusion.output_channels() == 4 && j % 4 >= 2;
+                        let (mut up, mut down) = (output.clone(), output.clone());
+                        up[j] += 1e-3;
+                        down[j] -= 1e-3;
+                        let step = f64::from(up[j]) - f64::from(down[j]);
+                        let numeric = if variant == LossVariant::Hybrid && !is_variance {
+                            let squared = LossSpec { variant: LossVariant::Simple, ..loss.clone() };
+                            let value =
+                                |o: &[f32]| diffusion.loss_and_gradient(&squared, t, &x_0, &x_t, &noise, o, 1.0, &mut vec![0.0; o.len()]).0;
+                            (value(&up) - value(&down)) / step
+                        } else {
+                            (value(&up) - value(&down)) / step
+                        };
+                        let g = f64::from(gradient[j]);
+                        assert!(
+                            (g - numeric).abs() <= 2e-3 * (g.abs() + 1e-2),
+                            "{prediction} {variance} {variant} {encoding:?} t = {t} element {j}: {g} against {numeric}"
+                        );
+                        checked += 1;
+                    }
+                }
+            }
+        }
+    }
+    assert!(checked > 300);
+}
+
+#[test]
+fn predictions_convert_into_each_other() {
+    for prediction in Prediction::ALL {
+        let diffusion = GaussianDiffusion::new(
+            &DiffusionSpec { prediction: *prediction, ..spec(ScheduleKind::Cosine, 50) },
+            point(1),
+            Encoding::Continuous,
+        )
+        .unwrap();
+        for t in [1, 25, 49].map(|t| Timestep::new(t).unwrap()) {
+            let mut x_t = [0.0];
+            diffusion.q_sample(t, &[0.4], &[-1.3], &mut x_t);
+            let output = [diffusion.output_for_x0(t, x_t[0].into(), 0.4) as f32];
+            let terms = diffusion.terms(t, &[0.4], &x_t, &[-1.3], &output);
+            assert!(terms.mse < 1e-9 && terms.x0_mse < 1e-9, "{prediction} t = {t}: {terms:?}");
+        }
+    }
+}
+
+/// Data from N(m, s²) per dimension.
+fn gaussian_data(count: usize, dims: usize, mean: f32, deviation: f32) -> Vec<f32> {
+    let mut x = vec![0.0; count * dims];
+    stream(5, Purpose::ToyData, 0).normals(0, &mut x);
+    x.iter_mut().for_each(|x| *x = mean + deviation * *x);
+    x
+}
+
+#[test]
+fn the_oracle_on_gaussian_data_has_the_analytic_bound_at_every_t() {
+    let (mean, deviation, dims, count) = (0.3, 0.6, 2, 4000);
+    let x = gaussian_data(count, dims, mean as f32, deviation as f32);
+    for prediction in Prediction::ALL {
+        for variance in [VarianceType::FixedSmall, VarianceType::FixedLarge] {
+            let spec = DiffusionSpec { prediction: *prediction, variance, ..spec(ScheduleKind::LinearScaled, 40) };
+            let diffusion = GaussianDiffusion::new(&spec, point(dims), Encoding::Continuous).unwrap();
+            let oracle =
+                MixtureOracle::new(&diffusion, vec![Component { weight: 1.0, mean: vec![mean; dims], variance: deviation * deviation }]);
+            let stop = AtomicBool::new(false);
+            let estimate = evaluate(
+                &diffusion,
+                &oracle,
+                &x,
+                BoundOptions { timesteps: &TimestepPlan::all(40), draws: 1, stop: &stop, progress: &mut |_, _| {} },
+            )
+            .unwrap();
+            let (fixed, _) = diffusion.schedule.reverse_log_variances(variance, FirstLogVariance::Copy);
+            let posterior = diffusion.schedule.posterior_log_variances(FirstLogVariance::Copy);
+            for (i, (t, weight, at)) in estimate.timesteps.iter().enumerate() {
+                assert_eq!((*weight, t.index()), (1.0, i));
+                let ab = diffusion.schedule.alpha_bars[i];
+                let s2 = deviation * deviation;
+                // E (x_0 − E[x_0 | x_t])², the irreducible error.
+                let error = s2 * (1.0 - ab) / (ab * s2 + 1.0 - ab);
+                let nats = if i == 0 {
+                    0.5 * ((2.0 * std::f64::consts::PI).ln() + fixed[0] + error / fixed[0].exp())
+                } else {
+                    let c = diffusion.schedule.posterior_x0_coefs[i];
+                    0.5 * (fixed[i] - posterior[i] - 1.0 + (posterior[i] - fixed[i]).exp() + c * c * error / fixed[i].exp())
+                };
+                let z = (at.vb.mean - nats / std::f64::consts::LN_2) / at.vb.standard_error();
+                assert!(
+                    z.abs() < 4.5,
+                    "{prediction} {variance} t = {t}: {} against {}, {z} standard errors",
+                    at.vb.mean,
+                    nats / std::f64::consts::LN_2
+                );
+                let eps_error = ab / (1.0 - ab) * error;
+                assert!(((at.mse.mean - eps_error) / at.mse.standard_error()).abs() < 4.5, "{prediction} eps-MSE at {t}");
+            }
+            let total = estimate.prior.mean + estimate.timesteps.iter().map(|(_, _, e)| e.vb.mean).sum::<f64>();
+            assert!((estimate.bits_per_dim() - total).abs() < 1e-9 && (estimate.per_example.mean - total).abs() < 1e-9);
+        }
+    }
+}
+
+#[test]
+fn a_strided_bound_is_unbiased_over_its_strata() {
+    // The plan's own draw is fixed, so unbiasedness is shown over many plans of the same kind: different T shift the draw.
+    let mut z = Moments::default();
+    for timesteps in 200..320 {
+        let plan = TimestepPlan::strided(timesteps, 12);
+        let total: f64 = plan.0.iter().map(|(_, w)| w).sum();
+        assert!((total - timesteps as f64).abs() < 1e-9 && plan.0[0] == (Timestep::FIRST, 1.0) && plan.0.len() == 12);
+        assert!(plan.0.windows(2).all(|p| p[0].0 < p[1].0));
+        let f = |t: f64| 1.0 / t + t.sqrt() / 10.0;
+        let exact: f64 = (1..=timesteps).map(|t| f(t as f64)).sum();
+        let strided: f64 = plan.0.iter().map(|(t, w)| w * f(f64::from(t.get()))).sum();
+        z.push(strided / exact - 1.0);
+    }
+    assert!(z.mean.abs() < 3.0 * z.standard_error(), "{z:?}");
+    assert!(z.variance().sqrt() > 1e-4, "the estimates vary, so the test can fail");
+    assert_eq!(
+        TimestepPlan::strided(5, 50).0.iter().map(|(t, w)| (t.get(), *w)).collect::<Vec<_>>(),
+        (1..=5).map(|t| (t, 1.0)).collect::<Vec<_>>()
+    );
+}
+
+#[test]
+fn ancestral_samples_of_the_oracle_follow_the_mixture() {
+    let spec = DiffusionSpec { variance: VarianceType::FixedSmall, ..spec(ScheduleKind::Cosine, 400) };
+    let diffusion = GaussianDiffusion::new(&spec, point(2), Encoding::Continuous).unwrap();
+    let components = vec![
+        Component { weight: 0.7, mean: vec![1.0, 0.0], variance: 0.04 },
+        Component { weight: 0.3, mean: vec![-1.0, 0.5], variance: 0.01 },
+    ];
+    let n = 2000;
+    let x = ancestral(&diffusion, &MixtureOracle::new(&diffusion, components), n).unwrap();
+    let right: Vec<&[f32]> = x.chunks_exact(2).filter(|p| p[0] > 0.0).collect();
+    let share = right.len() as f64 / n as f64;
+    assert!((share - 0.7).abs() < 5.0 * (0.21 / n as f64).sqrt(), "{share} of the samples at the component of weight 0.7");
+    let mut first = Moments::default();
+    right.iter().for_each(|p| first.push(p[0].into()));
+    assert!((first.mean - 1.0).abs() < 0.03 && (first.variance() / 0.04 - 1.0).abs() < 0.15, "{first:?}");
+    let again =
+        ancestral(&diffusion, &MixtureOracle::new(&diffusion, vec![Component { weight: 1.0, mean: vec![0.0; 2], variance: 1.0 }]), 3)
+            .unwrap();
+    assert_eq!(again.len(), 6);
+}
+
+#[test]
+fn clipping_acts_in_evaluation_and_never_in_training() {
+    let shape = Shape { height: 2, width: 2, channels: 1 };
+    let spec = DiffusionSpec { clip_x0: true, ..spec(ScheduleKind::Linear, 1000) };
+    let diffusion = GaussianDiffusion::new(&spec, shape, Encoding::Discrete { levels: 256 }).unwrap();
+    let (x_0, noise, output) = ([0.5f32; 4], [0.1f32; 4], [3.0f32; 4]);
+    let mut x_t = [0.0; 4];
+    let t = Timestep::new(500).unwrap();
+    diffusion.q_sample(t, &x_0, &noise, &mut x_t);
+    let evaluated = diffusion.terms(t, &x_0, &x_t, &noise, &output);
+    assert!((evaluated.x0_mse - 2.25).abs() < 1e-9, "clipped to -1: {evaluated:?}");
+    let loss = LossSpec { variant: LossVariant::Vlb, weighting: LossWeighting::Constant, vlb_weight: 0.0 };
+    let mut gradient = [0.0; 4];
+    let (_, trained) = diffusion.loss_and_gradient(&loss, t, &x_0, &x_t, &noise, &output, 1.0, &mut gradient);
+    assert!(trained.x0_mse > 10.0 && gradient.iter().all(|g| *g > 0.0));
+    assert_eq!(evaluated.mse, trained.mse);
+}

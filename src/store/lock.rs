@@ -1,0 +1,101 @@
+//! Locks that the kernel frees when their holder dies, however it dies.
+//!
+//! A lock is `flock` on a file; its contents mean nothing. So "running" cannot outlive the process that runs.
+
+use super::error::StoreError;
+use super::fs;
+use std::fs::{File, TryLockError};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+/// A held lock; dropping it, or dying, frees it.
+#[derive(Debug)]
+pub struct RunLock {
+    file: File,
+    path: PathBuf,
+}
+
+/// Whoever only asks ([`is_held`]) holds a shared lock for some microseconds: a refusal is final after a few tries.
+const TRIES: u32 = 6;
+
+/// Takes the lock at `path`, or says `None` where another holds it.
+pub(super) fn try_lock(path: &Path) -> Result<Option<RunLock>, StoreError> {
+    let file = fs::open_lock(path)?;
+    for attempt in 0..TRIES {
+        match file.try_lock() {
+            Ok(()) => return Ok(Some(RunLock { file, path: path.to_path_buf() })),
+            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1 << attempt)),
+            Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", path, e)),
+        }
+    }
+    Ok(None)
+}
+
+/// Takes the lock at `path`, waiting for whoever holds it.
+pub(super) fn lock(path: &Path) -> Result<RunLock, StoreError> {
+    let file = fs::open_lock(path)?;
+    file.lock().map_err(|e| StoreError::io("lock", path, e))?;
+    Ok(RunLock { file, path: path.to_path_buf() })
+}
+
+/// Whether somebody holds the lock at `path` now. Creates nothing.
+pub(super) fn is_held(path: &Path) -> Result<bool, StoreError> {
+    let Some(file) = fs::open_lock_to_probe(path)? else { return Ok(false) };
+    match file.try_lock_shared() {
+        Ok(()) => Ok(false), // freed as `file` closes
+        Err(TryLockError::WouldBlock) => Ok(true),
+        Err(TryLockError::Error(e)) => Err(StoreError::io("ask for the lock on", path, e)),
+    }
+}
+
+impl RunLock {
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+}
+
+impl Drop for RunLock {
+    fn drop(&mut self) {
+        // A process being started may hold a copy of the descriptor until its exec; unlocking does not wait for it.
+        // Closing frees the lock in any case, so a failure here changes nothing.
+        let _ = self.file.unlock();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn one_holder_at_a_time_and_a_dropped_lock_is_free() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        assert!(!is_held(&path).unwrap(), "a lock that does not exist is not held");
+        assert!(!path.exists(), "asking creates nothing");
+        let held = try_lock(&path).unwrap().expect("free");
+        assert_eq!(held.path(), path);
+        assert!(is_held(&path).unwrap());
+        assert!(try_lock(&path).unwrap().is_none());
+        drop(held);
+        assert!(!is_held(&path).unwrap());
+        assert!(try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn asking_never_makes_a_free_lock_look_held() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        drop(try_lock(&path).unwrap());
+        let stop = std::sync::atomic::AtomicBool::new(false);
+        std::thread::scope(|s| {
+            s.spawn(|| {
+                while !stop.load(std::sync::atomic::Ordering::Relaxed) {
+                    is_held(&path).unwrap();
+                }
+            });
+            let refused = (0..300).filter(|_| try_lock(&path).unwrap().is_none()).count();
+            stop.store(true, std::sync::atomic::Ordering::Relaxed);
+            assert_eq!(refused, 0);
+        });
+    }
+}

@@ -1,0 +1,72 @@
+//! What a training step draws: examples, timesteps, noise.
+//!
+//! Every draw is a function of (seed, step, place in the batch), so two runs that differ in the schedule alone see the
+//! same images under the same noise, and a batch may be cut anywhere.
+
+use crate::data::{self, Dataset};
+use crate::diffusion::GaussianDiffusion;
+use crate::rng::{self, Purpose, Stream};
+use crate::units::Timestep;
+
+/// A part of a batch, ready for the network.
+pub struct MicroBatch {
+    pub t: Vec<Timestep>,
+    pub x_0: Vec<f32>,
+    pub noise: Vec<f32>,
+    pub x_t: Vec<f32>,
+}
+
+/// The examples of a run in training order.
+pub struct BatchSource<'a> {
+    pub dataset: &'a Dataset,
+    pub diffusion: &'a GaussianDiffusion,
+    pub seed: u64,
+    pub batch_size: usize,
+    pub flip: bool,
+}
+
+impl BatchSource<'_> {
+    /// The indices of the examples of step `step` (from 0): epochs follow each other, each in its own order.
+    pub fn indices(&self, step: u32) -> Vec<usize> {
+        let n = self.dataset.train.len();
+        let first = u64::from(step) * self.batch_size as u64;
+        let mut order: Option<(u64, Vec<u32>)> = None;
+        (first..first + self.batch_size as u64)
+            .map(|position| {
+                let epoch = position / n as u64;
+                if order.as_ref().is_none_or(|(e, _)| *e != epoch) {
+                    order = Some((epoch, data::order(self.seed, epoch as u32, n as u32)));
+                }
+                order.as_ref().expect("set above").1[(position % n as u64) as usize] as usize
+            })
+            .collect()
+    }
+
+    /// Samples `from..from + indices.len()` of the batch of `step`.
+    pub fn draw(&self, step: u32, from: usize, indices: &[usize]) -> MicroBatch {
+        let dims = self.diffusion.shape().dims();
+        let n = indices.len();
+        let stream = |purpose| rng::stream(self.seed, purpose, step);
+        let (times, noises, flips) = (stream(Purpose::Timestep), stream(Purpose::Noise), stream(Purpose::Flip));
+        let mut batch =
+            MicroBatch { t: Vec::with_capacity(n), x_0: vec![0.0; n * dims], noise: vec![0.0; n * dims], x_t: vec![0.0; n * dims] };
+        for (i, index) in indices.iter().enumerate() {
+            let sample = (from + i) as u32;
+            let at = i * dims..(i + 1) * dims;
+            self.dataset.train.scaled(*index, &mut batch.x_0[at.clone()]);
+            if self.flip && flips.below(sample, 0, 2) == 1 {
+                data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
+            }
+            let t = Timestep::from_index(times.below(sample, 0, self.diffusion.timesteps() as u32) as usize);
+            noises.normals(sample, &mut batch.noise[at.clone()]);
+            self.diffusion.q_sample(t, &batch.x_0[at.clone()], &batch.noise[at.clone()], &mut batch.x_t[at]);
+            batch.t.push(t);
+        }
+        batch
+    }
+
+    /// The randomness of dropout at `step`.
+    pub fn dropout_stream(&self, step: u32) -> Stream {
+        rng::stream(self.seed, Purpose::Dropout, step)
+    }
+}

@@ -1,0 +1,106 @@
+//! Checkpoints: everything a run needs to go on as if it had never stopped.
+//!
+//! A safetensors file: `model.*`, `ema.*`, `adam_m.*`, `adam_v.*` under diffusers' names and in its layout, and
+//! `window`, the open window of training losses. Random numbers need no state. The metadata names the run and the step
+//! and holds a blake3 of the values, so that a damaged file is found before it is used.
+
+use super::window::Window;
+use crate::model::ParamLayout;
+use crate::optim::Weights;
+use safetensors::tensor::{Dtype, SafeTensors, TensorView};
+use std::collections::{BTreeMap, HashMap};
+
+#[derive(serde::Serialize, serde::Deserialize)]
+struct Header {
+    schema: u32,
+    run_id: String,
+    step: u32,
+    blake3: String,
+}
+
+const SCHEMA: u32 = 1;
+const METADATA_KEY: &str = "ddpm_lab";
+
+/// The four buffers of the weights, by the prefix of their names.
+fn buffers(weights: &Weights) -> [(&'static str, &Vec<f32>); 4] {
+    [("model", &weights.raw), ("ema", &weights.ema), ("adam_m", &weights.first_moment), ("adam_v", &weights.second_moment)]
+}
+
+/// The bytes of a checkpoint.
+///
+/// # Errors
+/// If the tensors cannot be serialised, which would be a fault of this code.
+pub fn encode(layout: &ParamLayout, run_id: &str, weights: &Weights, window: &Window) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+    let mut tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
+    for (prefix, flat) in buffers(weights) {
+        for (name, shape, values) in layout.to_disk(flat) {
+            tensors.insert(format!("{prefix}.{name}"), (Dtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        }
+    }
+    let saved = window.save();
+    tensors.insert("window".to_owned(), (Dtype::F64, vec![saved.len()], saved.iter().flat_map(|v| v.to_le_bytes()).collect()));
+    let header = Header {
+        schema: SCHEMA,
+        run_id: run_id.to_owned(),
+        step: weights.step,
+        blake3: digest(tensors.iter().map(|(name, (_, _, bytes))| (name.as_str(), bytes.as_slice()))),
+    };
+    let metadata = HashMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(&header).expect("a struct of strings and numbers"))]);
+    let views: Vec<(&str, TensorView<'_>)> = tensors
+        .iter()
+        .map(|(name, (dtype, shape, bytes))| Ok((name.as_str(), TensorView::new(*dtype, shape.clone(), bytes)?)))
+        .collect::<Result<_, safetensors::SafeTensorError>>()?;
+    safetensors::serialize(views, Some(metadata))
+}
+
+/// The weights and the open window of a checkpoint of run `run_id`.
+///
+/// # Errors
+/// A sentence, if the file is damaged or belongs to another run or another network.
+pub fn decode(layout: &ParamLayout, run_id: &str, timesteps: usize, bytes: &[u8]) -> Result<(Weights, Window), String> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| format!("it is no whole safetensors file ({e})"))?;
+    let file = SafeTensors::deserialize(bytes).map_err(|e| format!("it is no whole safetensors file ({e})"))?;
+    let text = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)).ok_or("it has no ddpm_lab metadata")?;
+    let header: Header = serde_json::from_str(text).map_err(|e| format!("its metadata cannot be read ({e})"))?;
+    if header.schema != SCHEMA {
+        return Err(format!("it has schema {}, this version reads {SCHEMA}", header.schema));
+    }
+    if header.run_id != run_id {
+        return Err(format!("it belongs to run {}", header.run_id));
+    }
+    let mut names = file.names();
+    names.sort_unstable();
+    let views: Vec<(&str, TensorView<'_>)> =
+        names.into_iter().map(|n| Ok((n, file.tensor(n).map_err(|e| e.to_string())?))).collect::<Result<_, String>>()?;
+    if digest(views.iter().map(|(n, v)| (*n, v.data()))) != header.blake3 {
+        return Err("its values do not match their blake3 hash".to_owned());
+    }
+    let buffer = |prefix: &str| {
+        layout
+            .from_disk(|name| {
+                let view = file.tensor(&format!("{prefix}.{name}")).ok()?;
+                Some((view.shape().to_vec(), view.data().chunks_exact(4).map(|b| f32::from_le_bytes([b[0], b[1], b[2], b[3]])).collect()))
+            })
+            .map_err(|e| e.to_string())
+    };
+    let weights = Weights {
+        step: header.step,
+        raw: buffer("model")?,
+        ema: buffer("ema")?,
+        first_moment: buffer("adam_m")?,
+        second_moment: buffer("adam_v")?,
+    };
+    let window = file.tensor("window").map_err(|e| e.to_string())?;
+    let saved: Vec<f64> = window.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight bytes"))).collect();
+    let window = Window::load(timesteps, &saved).ok_or("its window has another number of timesteps")?;
+    Ok((weights, window))
+}
+
+/// blake3 over names and values in the order of names.
+fn digest<'a>(tensors: impl Iterator<Item = (&'a str, &'a [u8])>) -> String {
+    let mut hasher = blake3::Hasher::new();
+    for (name, bytes) in tensors {
+        hasher.update(name.as_bytes()).update(&(bytes.len() as u64).to_le_bytes()).update(bytes);
+    }
+    hasher.finalize().to_hex().to_string()
+}

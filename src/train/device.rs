@@ -1,0 +1,82 @@
+//! Where a run computes.
+
+use super::TrainError;
+use candle_core::Device;
+
+/// `--device`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum DeviceChoice {
+    /// CUDA where this build has it and a device answers, else the CPU.
+    Auto,
+    Cpu,
+    Cuda(usize),
+}
+
+impl std::str::FromStr for DeviceChoice {
+    type Err = String;
+
+    fn from_str(s: &str) -> Result<Self, String> {
+        match s {
+            "auto" => Ok(Self::Auto),
+            "cpu" => Ok(Self::Cpu),
+            "cuda" => Ok(Self::Cuda(0)),
+            _ => match s.strip_prefix("cuda:").and_then(|n| n.parse().ok()) {
+                Some(n) => Ok(Self::Cuda(n)),
+                None => Err(format!("`{s}` is not a device; allowed: auto, cpu, cuda, cuda:N")),
+            },
+        }
+    }
+}
+
+impl std::fmt::Display for DeviceChoice {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Auto => f.write_str("auto"),
+            Self::Cpu => f.write_str("cpu"),
+            Self::Cuda(n) => write!(f, "cuda:{n}"),
+        }
+    }
+}
+
+impl DeviceChoice {
+    /// The device, and its name for the record: `cpu` or `cuda:N`.
+    ///
+    /// # Errors
+    /// If CUDA was asked for by name and is not there.
+    pub fn open(self) -> Result<(Device, String), TrainError> {
+        let cuda = |n: usize| -> Result<(Device, String), TrainError> {
+            let reason = |reason: String| TrainError::Device { asked: format!("cuda:{n}"), reason };
+            if !cfg!(feature = "cuda") {
+                return Err(reason("this build has no CUDA; build with `--features cuda` (just does where it finds nvcc)".to_owned()));
+            }
+            Device::new_cuda(n).map(|d| (d, format!("cuda:{n}"))).map_err(|e| reason(e.to_string()))
+        };
+        match self {
+            Self::Cpu => Ok((Device::Cpu, "cpu".to_owned())),
+            Self::Cuda(n) => cuda(n),
+            Self::Auto if cfg!(feature = "cuda") => cuda(0).or_else(|error| {
+                tracing::warn!("{error}; computing on the CPU");
+                Ok((Device::Cpu, "cpu".to_owned()))
+            }),
+            Self::Auto => Ok((Device::Cpu, "cpu".to_owned())),
+        }
+    }
+}
+
+/// The instruction set that the numeric kernels choose on this processor. Results are bit for bit repeatable on one of them.
+pub fn instruction_set() -> &'static str {
+    #[cfg(target_arch = "x86_64")]
+    {
+        if std::arch::is_x86_feature_detected!("avx512f") {
+            return "avx512";
+        }
+        if std::arch::is_x86_feature_detected!("avx2") && std::arch::is_x86_feature_detected!("fma") {
+            return "avx2";
+        }
+        "x86-64"
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    {
+        std::env::consts::ARCH
+    }
+}

@@ -1,0 +1,527 @@
+//! The loop.
+
+use super::batch::BatchSource;
+use super::window::{Window, row};
+use super::{Network, TrainError, checkpoint, samples};
+use crate::config::{EvalTimesteps, RunConfig};
+use crate::data::{self, Dataset};
+use crate::diffusion::bound::{self, BoundError, BoundEstimate, BoundOptions, TimestepPlan};
+use crate::diffusion::{GaussianDiffusion, sampling};
+use crate::model::{Dropout, Model};
+use crate::optim::{AdamW, Weights};
+use crate::record::{Evaluation, Event, LossRow, Split, Weights as WeightsKind};
+use crate::store::{Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, LOSSES, Volatile, fs, read_rows, write_losses};
+use candle_core::{Device, Tensor};
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::path::Path;
+use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+/// How a run ended.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    Done,
+    /// Asked to stop; a checkpoint is on disk.
+    Interrupted {
+        step: u32,
+    },
+    /// The gradient of update `step` was not finite.
+    Diverged {
+        step: u32,
+    },
+}
+
+/// What a run needs to know beyond its configuration: nothing here changes a number on the CPU.
+pub struct RunOptions<'a> {
+    pub device: &'a Device,
+    pub threads: usize,
+    /// Steps between checkpoints.
+    pub checkpoint_every: u32,
+    /// Keep every checkpoint, not only the last two.
+    pub keep: bool,
+    /// Set by someone else to end the run at the next step.
+    pub stop: &'a AtomicBool,
+    pub provenance: Provenance,
+    pub host: String,
+    /// Seconds since 1970, now.
+    pub now: fn() -> f64,
+}
+
+/// A run being trained.
+pub struct Trainer<'a> {
+    config: &'a RunConfig,
+    dir: &'a RunDir,
+    options: RunOptions<'a>,
+    run_id: String,
+    slug: String,
+    dataset: Dataset,
+    diffusion: GaussianDiffusion,
+    model: Model,
+    pool: rayon::ThreadPool,
+    emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
+    started: Instant,
+    last_progress: Option<(Instant, u32)>,
+    previous: Option<Manifest>,
+    /// All rows so far, in the order of the file.
+    rows: Vec<LossRow>,
+    evaluations: Vec<Evaluation>,
+}
+
+/// Seconds between two progress events.
+const PROGRESS_EVERY: f64 = 0.25;
+
+impl<'a> Trainer<'a> {
+    /// Loads the data and builds the network. The caller holds the lock of `dir`.
+    ///
+    /// # Errors
+    /// If data, network or threads cannot be had, or the data are not those the configuration names.
+    pub fn new(
+        config: &'a RunConfig,
+        dir: &'a RunDir,
+        options: RunOptions<'a>,
+        emit: impl Fn(Event) + Send + Sync + 'a,
+    ) -> Result<Self, TrainError> {
+        let dataset = data::load(&config.data)?;
+        let diffusion = GaussianDiffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
+        let model = Model::new(&config.model, dataset.info.shape, diffusion.output_channels())?;
+        let pool = rayon::ThreadPoolBuilder::new()
+            .num_threads(options.threads)
+            .build()
+            .map_err(|e| TrainError::Threads { threads: options.threads, reason: e.to_string() })?;
+        Ok(Self {
+            run_id: config.id().to_string(),
+            slug: config.slug(),
+            config,
+            dir,
+            options,
+            dataset,
+            diffusion,
+            model,
+            pool,
+            emit: Box::new(emit),
+            started: Instant::now(),
+            last_progress: None,
+            previous: dir.manifest()?,
+            rows: Vec::new(),
+            evaluations: Vec::new(),
+        })
+    }
+
+    /// Trains to the end, or until asked to stop; goes on from the last checkpoint where there is one.
+    ///
+    /// # Errors
+    /// If the network, the device or the disk fails. What was checkpointed stays.
+    pub fn run(mut self) -> Result<Outcome, TrainError> {
+        let train = &self.config.train;
+        let steps = train.steps;
+        let (mut weights, mut window) = self.resume()?;
+        let resumed = weights.step;
+        let adamw = AdamW {
+            lr: train.lr,
+            warmup: train.warmup,
+            beta1: train.beta1,
+            beta2: train.beta2,
+            epsilon: 1e-8,
+            weight_decay: train.weight_decay,
+            grad_clip: train.grad_clip,
+            ema: train.ema,
+        };
+        self.emit(Event::Started {
+            step: resumed,
+            steps,
+            parameters: self.model.layout().total() as u64,
+            device: self.options.provenance.device.clone(),
+        });
+
+        loop {
+            let step = weights.step;
+
+            // 1. What is due between two steps: the end of a window, an evaluation, samples, a checkpoint.
+            let last = step == steps;
+            if !window.is_empty() && (last || step % self.config.log.every == 0) {
+                self.close_window(&mut window, step)?;
+            }
+            if self.evaluation_is_due(step, last) && !self.evaluate_validation(&weights)? {
+                return self.interrupt(&weights, &window);
+            }
+            if self.config.sample.every > 0 && step > 0 && step % self.config.sample.every == 0 && !last && !fs::is_file(&self.dir.sample_path(step)) {
+                self.draw_samples(&weights)?;
+            }
+            if last {
+                break;
+            }
+            if self.options.stop.load(Ordering::Relaxed) {
+                return self.interrupt(&weights, &window);
+            }
+            if step > resumed && step % self.options.checkpoint_every == 0 {
+                self.checkpoint(&weights, &window)?;
+            }
+
+            // 2. Draw the batch, run it forward and backward in micro-batches, average the gradients.
+            let (gradient, loss) = self.gradient(&weights, &mut window)?;
+
+            // 3. Clip, update, average the weights.
+            let pool = &self.pool;
+            let norm = pool.install(|| weights.update(&adamw, &gradient));
+            window.push_step(loss, norm);
+            if !norm.is_finite() {
+                return self.diverge(&mut window, step + 1);
+            }
+            self.report_progress(weights.step, loss);
+        }
+
+        // 4. The weights are final: keep them before anything that takes long.
+        self.checkpoint(&weights, &window)?;
+        self.draw_samples(&weights)?;
+        if !self.evaluate_test(&weights)? {
+            self.write_manifest(Status::Interrupted, None, weights.step, None)?;
+            return Ok(Outcome::Interrupted { step: weights.step });
+        }
+        self.write_results()?;
+        self.write_manifest(Status::Done, None, weights.step, None)?;
+        Ok(Outcome::Done)
+    }
+
+    /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
+    /// order, so neither depends on the number of threads.
+    fn gradient(&self, weights: &Weights, window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
+        let source = BatchSource {
+            dataset: &self.dataset,
+            diffusion: &self.diffusion,
+            seed: self.config.seed as u64,
+            batch_size: self.config.train.batch_size as usize,
+            flip: self.config.data.flip,
+        };
+        let indices = source.indices(weights.step);
+        // On a GPU one large batch is faster, and bits are not promised there.
+        let micro = if self.options.device.is_cuda() { indices.len() } else { self.config.train.micro_batch as usize };
+        let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
+        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()] });
+
+        let parts: Vec<(Vec<_>, f64)> = self.pool.install(|| {
+            indices
+                .par_chunks(micro)
+                .enumerate()
+                .map(|(m, indices)| {
+                    let first = m * micro;
+                    let batch = source.draw(weights.step, first, indices);
+                    let shape = self.dataset.info.shape;
+                    let x = Tensor::from_slice(&batch.x_t, (batch.t.len(), shape.height, shape.width, shape.channels), self.options.device)?;
+                    let dropout = (self.config.model.dropout > 0.0)
+                        .then(|| Dropout { stream: source.dropout_stream(weights.step), first_sample: first as u32 });
+                    let output = self.model.forward(&params, &x, &batch.t, dropout)?;
+
+                    // The loss and its gradient in the output are exact closed forms; autograd carries it on from there.
+                    let values = output.flatten_all()?.to_vec1::<f32>()?;
+                    let mut slope = vec![0.0; values.len()];
+                    let (mut terms, mut loss) = (Vec::with_capacity(batch.t.len()), 0.0);
+                    let (dims, output_dims) = (shape.dims(), self.diffusion.output_dims());
+                    let scale = 1.0 / self.config.train.batch_size as f64;
+                    for (i, t) in batch.t.iter().enumerate() {
+                        let at = i * dims..(i + 1) * dims;
+                        let out = i * output_dims..(i + 1) * output_dims;
+                        let (sample_loss, sample) = self.diffusion.loss_and_gradient(
+                            &self.config.loss,
+                            *t,
+                            &batch.x_0[at.clone()],
+                            &batch.x_t[at.clone()],
+                            &batch.noise[at],
+                            &values[out.clone()],
+                            scale,
+                            &mut slope[out],
+                        );
+                        terms.push((*t, sample));
+                        loss += sample_loss * scale;
+                    }
+                    let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
+                    let gradients = (output * slope)?.sum_all()?.backward()?;
+                    let mut flat = vec![0.0; weights.raw.len()];
+                    self.model.layout().gradients(&params, &gradients, &mut flat)?;
+                    sum.lock().expect("no thread panics while adding").add(m, flat);
+                    Ok((terms, loss))
+                })
+                .collect::<Result<_, candle_core::Error>>()
+        })?;
+
+        let mut loss = 0.0;
+        for (terms, part) in parts {
+            terms.iter().for_each(|(t, terms)| window.push(*t, terms));
+            loss += part;
+        }
+        Ok((sum.into_inner().expect("no thread panicked while adding").total, loss))
+    }
+
+    /// Writes the open window's rows and its line of `timing.jsonl`.
+    fn close_window(&mut self, window: &mut Window, step: u32) -> Result<(), TrainError> {
+        let loss = window.mean_loss();
+        self.rows.extend(window.close(i64::from(step)));
+        let seconds = self.started.elapsed().as_secs_f64();
+        self.dir.append_timing(&serde_json::json!({"step": step, "loss": loss, "seconds": seconds}).to_string())?;
+        Ok(())
+    }
+
+    fn evaluation_is_due(&self, step: u32, last: bool) -> bool {
+        let every = self.config.eval.every;
+        let due = last || (every > 0 && step % every == 0);
+        due && !self.evaluations.iter().any(|e| e.split == Split::Val && e.step == i64::from(step))
+    }
+
+    /// Evaluates the averaged weights on `val`. False if asked to stop meanwhile.
+    fn evaluate_validation(&mut self, weights: &Weights) -> Result<bool, TrainError> {
+        let timesteps = self.diffusion.timesteps();
+        let plan = match self.config.eval.timesteps {
+            EvalTimesteps::All => TimestepPlan::all(timesteps),
+            EvalTimesteps::Strided(strata) => TimestepPlan::strided(timesteps, strata),
+        };
+        self.evaluate(weights, Split::Val, &plan, self.config.eval.images)
+    }
+
+    /// The full bound of the averaged weights on `test`. False if asked to stop meanwhile.
+    fn evaluate_test(&mut self, weights: &Weights) -> Result<bool, TrainError> {
+        let plan = TimestepPlan::all(self.diffusion.timesteps());
+        self.evaluate(weights, Split::Test, &plan, self.config.eval.test_images)
+    }
+
+    fn evaluate(&mut self, weights: &Weights, split: Split, plan: &TimestepPlan, images: u32) -> Result<bool, TrainError> {
+        let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
+        let examples = if split == Split::Test { &self.dataset.test } else { &self.dataset.val };
+        let dims = self.dataset.info.shape.dims();
+        let count = (images as usize).min(examples.len());
+        let mut x_0 = vec![0.0; count * dims];
+        x_0.chunks_exact_mut(dims).enumerate().for_each(|(i, x)| examples.scaled(i, x));
+
+        let (pool, diffusion, stop, draws) = (&self.pool, &self.diffusion, self.options.stop, self.config.eval.draws);
+        let emit = &self.emit;
+        let mut last = Instant::now();
+        let estimate = pool.install(|| {
+            let mut progress = |done, total| {
+                if last.elapsed().as_secs_f64() > PROGRESS_EVERY || done == total {
+                    last = Instant::now();
+                    emit(Event::Evaluating { done, total });
+                }
+            };
+            bound::evaluate(diffusion, &network, &x_0, BoundOptions { timesteps: plan, draws, stop, progress: &mut progress })
+        });
+        let estimate = match estimate {
+            Ok(estimate) => estimate,
+            Err(BoundError::Stopped) => return Ok(false),
+            Err(BoundError::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
+        };
+        let step = i64::from(weights.step);
+        self.rows.extend(rows_of(split, step, &estimate));
+        let evaluation = summary_of(split, step, &estimate);
+        self.evaluations.push(evaluation.clone());
+        self.emit(Event::Evaluated { evaluation });
+        Ok(true)
+    }
+
+    /// Draws samples with the averaged weights from the noise that all runs share.
+    fn draw_samples(&mut self, weights: &Weights) -> Result<(), TrainError> {
+        let count = self.config.sample.count as usize;
+        if count == 0 {
+            return Ok(());
+        }
+        let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
+        let (pool, diffusion) = (&self.pool, &self.diffusion);
+        let samples = pool.install(|| sampling::ancestral(diffusion, &network, count)).map_err(TrainError::Denoiser)?;
+        let picture = samples::picture(&self.dataset, &samples)?;
+        Ok(fs::write_atomic(&self.dir.sample_path(weights.step), &picture)?)
+    }
+
+    /// The state to start from: the newest checkpoint that is whole, else fresh weights.
+    fn resume(&mut self) -> Result<(Weights, Window), TrainError> {
+        let timesteps = self.diffusion.timesteps();
+        let mut damaged = Vec::new();
+        for (step, path) in self.dir.checkpoints()?.into_iter().rev() {
+            match self.restore(step, &path) {
+                Ok(state) => return Ok(state),
+                Err(reason) => {
+                    tracing::warn!("the checkpoint {} cannot be used: {reason}", path.display());
+                    damaged.push(path);
+                }
+            }
+        }
+        if !damaged.is_empty() {
+            tracing::warn!("no checkpoint is whole; starting again from step 0");
+        }
+        Ok((Weights::new(self.model.layout().init(self.config.seed as u64)), Window::new(timesteps)))
+    }
+
+    /// The state of one checkpoint, and the rows and evaluations up to it; a sentence if anything of it is damaged.
+    fn restore(&mut self, step: u32, path: &Path) -> Result<(Weights, Window), String> {
+        let describe = |error: StoreError| error.to_string();
+        let bytes = fs::read(path).map_err(describe)?;
+        let (weights, window) = checkpoint::decode(self.model.layout(), &self.run_id, self.diffusion.timesteps(), &bytes)?;
+        if weights.step != step {
+            return Err(format!("it holds step {}", weights.step));
+        }
+        let kept = |split, at: i64| split != Split::Test && at <= i64::from(step);
+        let rows = read_rows(self.dir.path()).map_err(describe)?;
+        let evaluations = self.dir.read_evaluations().map_err(describe)?;
+        self.rows = rows.into_iter().filter(|r| kept(r.split, r.step)).collect();
+        self.evaluations = evaluations.into_iter().filter(|e| kept(e.split, e.step)).collect();
+        Ok((weights, window))
+    }
+
+    /// Rows and evaluations first, then the checkpoint that makes them count.
+    fn checkpoint(&mut self, weights: &Weights, window: &Window) -> Result<(), TrainError> {
+        self.write_results()?;
+        let bytes = checkpoint::encode(self.model.layout(), &self.run_id, weights, window)
+            .map_err(|e| TrainError::Checkpoint { path: self.dir.checkpoint_path(weights.step), reason: e.to_string() })?;
+        fs::write_atomic(&self.dir.checkpoint_path(weights.step), &bytes)?;
+        if !self.options.keep {
+            self.dir.prune_checkpoints(2)?;
+        }
+        self.emit(Event::Checkpointed { step: weights.step });
+        Ok(())
+    }
+
+    fn interrupt(&mut self, weights: &Weights, window: &Window) -> Result<Outcome, TrainError> {
+        self.checkpoint(weights, window)?;
+        self.write_manifest(Status::Interrupted, None, weights.step, None)?;
+        Ok(Outcome::Interrupted { step: weights.step })
+    }
+
+    /// Keeps what was finite, says where it ended.
+    fn diverge(&mut self, window: &mut Window, step: u32) -> Result<Outcome, TrainError> {
+        self.rows.extend(window.close(i64::from(step)));
+        self.write_results()?;
+        let reason = format!("the gradient of step {step} was not finite");
+        self.write_manifest(Status::Diverged, Some(reason), step, Some(step))?;
+        Ok(Outcome::Diverged { step })
+    }
+
+    fn write_results(&self) -> Result<(), TrainError> {
+        let config = self.config;
+        let columns = RunColumns {
+            run_id: self.run_id.clone(),
+            slug: self.slug.clone(),
+            schedule: config.diffusion.schedule.to_string(),
+            loss: config.loss.variant.to_string(),
+            prediction: config.diffusion.prediction.to_string(),
+            variance: config.diffusion.variance.to_string(),
+            model: config.model.kind.to_string(),
+            data: self.dataset.name.clone(),
+            timesteps: config.diffusion.timesteps,
+            batch_size: config.train.batch_size,
+            lr: config.train.lr,
+            seed: config.seed,
+        };
+        write_losses(self.dir.path(), &columns, &self.rows)?;
+        Ok(self.dir.write_evaluations(&self.evaluations)?)
+    }
+
+    fn write_manifest(&mut self, status: Status, reason: Option<String>, step: u32, first_nonfinite_step: Option<u32>) -> Result<(), TrainError> {
+        let mut last: Vec<Evaluation> = Vec::new();
+        for e in &self.evaluations {
+            last.retain(|l| (l.split, l.weights) != (e.split, e.weights));
+            last.push(e.clone());
+        }
+        let now = (self.options.now)();
+        let seconds = self.started.elapsed().as_secs_f64();
+        let before = self.previous.as_ref().map(|m| m.volatile.clone()).unwrap_or_default();
+        let committed = self.committed_files(step);
+        let files = self.dir.hash_files(&committed.iter().map(String::as_str).collect::<Vec<_>>())?;
+        let manifest = Manifest {
+            schema: SCHEMA,
+            run_id: self.run_id.clone(),
+            slug: self.slug.clone(),
+            status,
+            reason,
+            step,
+            steps: self.config.train.steps,
+            first_nonfinite_step,
+            parameters: self.model.layout().total() as u64,
+            evaluations: last,
+            files,
+            provenance: self.options.provenance.clone(),
+            volatile: Volatile {
+                started: if before.attempts > 0 { before.started } else { now - seconds },
+                ended: now,
+                seconds: before.seconds + seconds,
+                attempts: before.attempts + 1,
+                host: self.options.host.clone(),
+            },
+        };
+        Ok(self.dir.write_manifest(&manifest)?)
+    }
+
+    /// What `run.json` vouches for: the results, the samples and the checkpoint of this step, as far as they exist.
+    fn committed_files(&self, step: u32) -> Vec<String> {
+        let root = self.dir.path();
+        let paths = [root.join("config.toml"), root.join(LOSSES), root.join("metrics.jsonl"), self.dir.sample_path(step), self.dir.checkpoint_path(step)];
+        let inside = |path: &std::path::PathBuf| Some(path.strip_prefix(root).ok()?.to_str()?.to_owned());
+        paths.iter().filter(|path| fs::is_file(path)).filter_map(inside).collect()
+    }
+
+    fn report_progress(&mut self, step: u32, loss: f64) {
+        let (since, at) = self.last_progress.unwrap_or((self.started, step.saturating_sub(1)));
+        let elapsed = since.elapsed().as_secs_f64();
+        if self.last_progress.is_none() || elapsed >= PROGRESS_EVERY || step == self.config.train.steps {
+            let steps_per_second = f64::from(step - at) / elapsed.max(1e-9);
+            self.last_progress = Some((Instant::now(), step));
+            self.emit(Event::Progress { step, loss, steps_per_second });
+        }
+    }
+
+    fn emit(&self, event: Event) {
+        (self.emit)(event);
+    }
+}
+
+/// Gradients added in the order of their micro-batches, whichever comes first.
+struct OrderedSum {
+    next: usize,
+    waiting: BTreeMap<usize, Vec<f32>>,
+    total: Vec<f32>,
+}
+
+impl OrderedSum {
+    fn add(&mut self, index: usize, part: Vec<f32>) {
+        self.waiting.insert(index, part);
+        while let Some(part) = self.waiting.remove(&self.next) {
+            self.total.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
+            self.next += 1;
+        }
+    }
+}
+
+/// The rows of an evaluation: the prior at t = 0, then every timestep visited.
+fn rows_of(split: Split, step: i64, estimate: &BoundEstimate) -> Vec<LossRow> {
+    let prior = LossRow {
+        split,
+        weights: WeightsKind::Ema,
+        step,
+        t: 0,
+        t_weight: 1.0,
+        n: estimate.prior.n as u32,
+        n_nonfinite: 0,
+        mse: None,
+        x0_mse_mean: None,
+        vb: (estimate.prior.mean, estimate.prior.m2),
+        mse_floor: None,
+        vb_floor: None,
+        grad_norm_mean: None,
+    };
+    std::iter::once(prior).chain(estimate.timesteps.iter().map(|(t, w, e)| row(split, WeightsKind::Ema, step, *t, *w, e))).collect()
+}
+
+fn summary_of(split: Split, step: i64, estimate: &BoundEstimate) -> Evaluation {
+    Evaluation {
+        split,
+        weights: WeightsKind::Ema,
+        step,
+        images: estimate.examples,
+        timesteps: estimate.timesteps.len() as u32,
+        draws: estimate.draws,
+        bits_per_dim: estimate.bits_per_dim(),
+        bits_per_dim_se: estimate.standard_error(),
+        prior: estimate.prior.mean,
+        kl: estimate.kl(),
+        decoder: estimate.decoder(),
+        eps_mse: estimate.eps_mse(),
+        n_nonfinite: estimate.n_nonfinite(),
+    }
+}
