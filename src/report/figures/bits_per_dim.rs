@@ -1,0 +1,227 @@
+//! The bound of each cell with its three terms, and the spread of its seeds on an axis of their own.
+
+use super::{Drawn, Figure, MARGIN, WIDTH};
+use crate::record::Evaluation;
+use crate::report::ReportError;
+use crate::report::draw::axis::{Axis, Scale, scale_for};
+use crate::report::draw::fonts::{fitted, text_width};
+use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE};
+use crate::report::draw::{Anchor, Entry, Legend, Panel, Rect, Scene, Stroke, Swatch};
+use crate::report::stats::Interval;
+use crate::report::study::Study;
+use crate::report::text::{self, Csv, plain};
+use crate::report::theme::{GREY, tint};
+
+/// Strength of the cell's colour in the bars of decoder, KL terms and prior.
+const STRENGTHS: [(&str, f64); 3] = [("decoder (t = 1)", 1.0), ("KL terms (t = 2..T)", 0.55), ("prior", 0.25)];
+/// Bars stop being readable beside one that is so many times longer.
+const LOG_RATIO: f64 = 8.0;
+
+pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
+    let rows: Vec<Row> = study
+        .cells
+        .iter()
+        .map(|cell| Row {
+            label: cell.label.clone(),
+            color: cell.look.color,
+            bits: cell.interval(|e| e.bits_per_dim),
+            terms: TERMS.map(|term| cell.interval(term)),
+            seeds: cell.by_seed(|e| e.bits_per_dim).into_iter().collect(),
+        })
+        .collect();
+    let Some(metric) = study.metric.filter(|_| rows.iter().any(|r| r.bits.n > 0)) else {
+        return Ok(Drawn::skipped("bits_per_dim", "no run has finished with a finite bound"));
+    };
+    let scale = scale_for(rows.iter().flat_map(|r| &r.seeds).map(|s| s.1), LOG_RATIO);
+    let scene = paint(study, &rows, scale);
+    let mut csv = Csv::new(&["cell", "series", "n", "bits_per_dim", "low", "high", "decoder", "kl", "prior"]);
+    for (row, cell) in rows.iter().zip(&study.cells) {
+        for run in cell.finished() {
+            if let Some(e) = run.result {
+                let series = format!("seed {}", run.seed());
+                let v = [e.bits_per_dim, e.decoder, e.kl, e.prior].map(plain);
+                let [bits, decoder, kl, prior] = v;
+                csv.row(&[row.label.clone(), series, "1".into(), bits, String::new(), String::new(), decoder, kl, prior]);
+            }
+        }
+        let [decoder, kl, prior] = [0, 1, 2].map(|i| plain(row.terms[i].mean));
+        let (low, high) = (plain(row.bits.low()), plain(row.bits.high()));
+        csv.row(&[row.label.clone(), "mean".into(), row.bits.n.to_string(), plain(row.bits.mean), low, high, decoder, kl, prior]);
+    }
+    let axis =
+        if scale == Scale::Log { "a logarithmic axis, as the cells span orders of magnitude" } else { "an axis that does not begin at 0" };
+    let bars = if rows.iter().any(|r| r.bits.n > 1) {
+        "bars are 95 % t-intervals over seeds; where n = 1 there is none"
+    } else {
+        "n = 1 seed per cell: no interval"
+    };
+    Ok(Drawn::Figure(Box::new(Figure {
+        name: "bits_per_dim".into(),
+        title: "The bound by cell".into(),
+        caption: format!(
+            "Variational bound of the final evaluation ({}) in {}; lower is better; {}. Left: mean over seeds, from 0, split into its three terms (the sum of \
+             the bars is the bound). Right: the same bound on {axis}: small dots are seeds, the large dot their mean; {bars}.",
+            metric.words(),
+            study.unit(),
+            study.seeds_words()
+        ),
+        csv: csv.finish(),
+        more_csv: Vec::new(),
+        scene,
+    })))
+}
+
+const TERMS: [fn(&Evaluation) -> f64; 3] = [|e| e.decoder, |e| e.kl, |e| e.prior];
+
+struct Row {
+    label: String,
+    color: [u8; 3],
+    bits: Interval,
+    terms: [Interval; 3],
+    seeds: Vec<(i64, f64)>,
+}
+
+impl Row {
+    fn value_label(&self) -> String {
+        match self.bits.n {
+            0 => "no result".into(),
+            1 => format!("{} (n = 1)", text::plus_minus(self.bits.mean, f64::NAN)),
+            _ => text::plus_minus(self.bits.mean, self.bits.half),
+        }
+    }
+}
+
+fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
+    let row_height = (330.0 / rows.len() as f64).clamp(24.0, 54.0);
+    let legend = Legend {
+        entries: STRENGTHS.iter().map(|(name, s)| Entry { label: (*name).into(), swatch: Swatch::Box(tint(GREY, *s)) }).collect(),
+    };
+    let width = WIDTH - 2.0 * MARGIN;
+    let top = MARGIN + legend.height(width) + 4.0;
+    let height = 78.0 + row_height * rows.len() as f64;
+    let mut scene = Scene::new(WIDTH, top + height + MARGIN);
+    legend.draw(&mut scene, MARGIN, MARGIN, width);
+    let widest = |of: &dyn Fn(&Row) -> String| rows.iter().map(|r| text_width(&of(r), TICK_SIZE, false)).fold(0.0, f64::max);
+    let labels = widest(&|r| r.label.clone()).min(260.0) + 12.0;
+    let values = widest(&Row::value_label) + 12.0;
+    let room = width - labels - values - 20.0;
+    let bars = Rect::new(MARGIN + labels, top, room * 0.52, height);
+    let dots = Rect::new(bars.right() + 20.0, top, room * 0.48, height);
+    let categories = || Axis { scale: Scale::Linear, low: 0.0, high: rows.len() as f64, ticks: Vec::new() };
+
+    let negative = rows.iter().map(|r| r.terms.iter().map(|t| t.mean.min(0.0)).sum::<f64>()).fold(0.0, f64::min);
+    let positive = rows.iter().map(|r| r.terms.iter().map(|t| t.mean.max(0.0)).sum::<f64>()).fold(0.0, f64::max);
+    let x = Axis::linear(negative * 1.03, positive * 1.03, 4);
+    let left = Panel::new(&mut scene, bars, "Terms, from 0", study.unit(), x, categories());
+    let spread = rows.iter().flat_map(|r| r.seeds.iter().map(|s| s.1).chain([r.bits.low(), r.bits.high()]));
+    // An interval of two seeds can be wider than everything else: the axis follows the seeds and lets it run out.
+    let (low, high) = rows.iter().flat_map(|r| &r.seeds).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), s| (a.min(s.1), b.max(s.1)));
+    let room = (high - low).max(1e-3 * high.abs());
+    let floor = if scale == Scale::Log { low * 0.7 } else { low - room };
+    let x = Axis::around(spread.filter(|v| v.is_finite()).map(|v| v.clamp(floor, high + room)), scale, 0.05, 4);
+    let right = Panel::new(&mut scene, dots, "Bound and its seeds", study.unit(), x, categories());
+
+    for (i, row) in rows.iter().enumerate() {
+        let at = rows.len() as f64 - i as f64 - 0.5;
+        let y = left.area.bottom() - at / rows.len() as f64 * left.area.h;
+        scene.text(
+            (MARGIN + labels - 8.0, y + 0.36 * TICK_SIZE),
+            &fitted(&row.label, TICK_SIZE, false, labels - 12.0),
+            TICK_SIZE,
+            INK,
+            Anchor::End,
+        );
+        scene.text(
+            (WIDTH - MARGIN, y + 0.36 * TICK_SIZE),
+            &row.value_label(),
+            TICK_SIZE,
+            if row.bits.n > 0 { INK } else { MUTED },
+            Anchor::End,
+        );
+        if row.bits.n == 0 {
+            continue;
+        }
+        stack(&mut scene, &left, row, y, row_height * 0.66);
+        spread_of(&mut scene, &right, row, y, row_height);
+    }
+    if negative < 0.0
+        && let Some((zero, _)) = left.place(0.0, 0.0)
+    {
+        scene.line(vec![(zero, left.area.y), (zero, left.area.bottom())], Stroke::solid(MUTED, 1.2));
+    }
+    debug_assert!(LABEL_SIZE > 0.0);
+    scene
+}
+
+/// The three terms end to end: positive ones to the right of 0, negative ones to the left.
+fn stack(scene: &mut Scene, panel: &Panel, row: &Row, y: f64, thickness: f64) {
+    let (mut up, mut down) = (0.0, 0.0);
+    for (term, (_, strength)) in row.terms.iter().zip(STRENGTHS) {
+        let from = if term.mean < 0.0 { &mut down } else { &mut up };
+        let (a, b) = (*from, *from + term.mean);
+        *from = b;
+        if let (Some((x0, _)), Some((x1, _))) = (panel.place(a.min(b), 0.0), panel.place(a.max(b), 0.0)) {
+            scene.rect(x0, y - thickness / 2.0, x1 - x0, thickness, tint(row.color, strength));
+        }
+    }
+}
+
+fn spread_of(scene: &mut Scene, panel: &Panel, row: &Row, y: f64, row_height: f64) {
+    let a = panel.area;
+    let at = |v: f64| panel.place(v, 0.0).map(|p| p.0.clamp(a.x, a.right()));
+    if row.bits.half.is_finite() {
+        let (x0, x1) = (at(row.bits.low()).unwrap_or(a.x), at(row.bits.high()).unwrap_or(a.right()));
+        scene.line(vec![(x0, y), (x1, y)], Stroke::solid(INK, 1.5));
+        for x in [x0, x1] {
+            scene.line(vec![(x, y - 5.0), (x, y + 5.0)], Stroke::solid(INK, 1.5));
+        }
+    }
+    // Seeds lie in lanes below the interval, so that equal values stay visible.
+    let lanes = (row.seeds.len().max(1)) as f64;
+    let step = (row_height * 0.26 / lanes).min(5.0);
+    for (i, (_, value)) in row.seeds.iter().enumerate() {
+        if let Some(x) = at(*value) {
+            scene.dot((x, y + row_height * 0.14 + (i as f64 + 0.5) * step), 3.2, tint(row.color, 0.6), Some(([255; 3], 0.8)));
+        }
+    }
+    if let Some(x) = at(row.bits.mean) {
+        scene.dot((x, y), 5.0, row.color, Some(([255; 3], 1.0)));
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::synthetic;
+
+    #[test]
+    fn the_csv_holds_means_seeds_and_terms() {
+        let data = synthetic::sweep();
+        let Drawn::Figure(figure) = draw(&Study::new(&data)).unwrap() else { panic!("no figure") };
+        assert_eq!(figure.csv.lines().count(), 1 + 8 * 4);
+        let row: Vec<&str> = figure.csv.lines().find(|l| l.starts_with("sigmoid · simple,mean,")).unwrap().split(',').collect();
+        let by_hand = Interval::of(data.runs[18..21].iter().map(|r| r.evaluations.last().unwrap().bits_per_dim));
+        assert_eq!(row[2], "3");
+        for (field, value) in [(3, by_hand.mean), (4, by_hand.low()), (5, by_hand.high())] {
+            assert!((row[field].parse::<f64>().unwrap() - value).abs() < 1e-12);
+        }
+    }
+
+    #[test]
+    fn cells_orders_of_magnitude_apart_get_a_logarithmic_axis_and_negative_bits_do_not() {
+        let mut data = synthetic::sweep();
+        for run in &mut data.runs[..3] {
+            for e in &mut run.evaluations {
+                e.bits_per_dim *= 40.0;
+                e.kl *= 40.0;
+            }
+        }
+        let Drawn::Figure(figure) = draw(&Study::new(&data)).unwrap() else { panic!("no figure") };
+        assert!(figure.caption.contains("logarithmic"));
+        for e in &mut data.runs[8].evaluations {
+            e.bits_per_dim = -1.0;
+        }
+        let Drawn::Figure(figure) = draw(&Study::new(&data)).unwrap() else { panic!("no figure") };
+        assert!(!figure.caption.contains("logarithmic"));
+    }
+}

@@ -1,0 +1,169 @@
+//! The figures of a report, one file each.
+//!
+//! Start at [`draw_all`]. A figure is a function from a [`Study`] to a [`Figure`]: a scene, a caption that states what,
+//! units, n and how bands came about, and the csv of every number drawn. A figure that cannot be drawn says why. A new
+//! figure is one file and one line in [`draw_all`].
+
+mod axis_sweep;
+mod bits_per_dim;
+mod difference;
+mod forward;
+mod loss_curves;
+mod samples;
+mod schedules;
+mod share;
+mod terms;
+
+use super::ReportError;
+use super::draw::{Rect, Scene};
+use super::study::Study;
+use rayon::prelude::*;
+
+/// Width of every figure in CSS pixels, and the height of those that do not grow with their content.
+pub const WIDTH: f64 = 960.0;
+pub const HEIGHT: f64 = 560.0;
+/// White space around a figure.
+pub const MARGIN: f64 = 16.0;
+
+#[derive(Clone, Debug)]
+pub struct Figure {
+    /// Stem of its files.
+    pub name: String,
+    pub title: String,
+    /// What, units, n, and how the band is computed.
+    pub caption: String,
+    /// The numbers drawn: `<name>.csv`.
+    pub csv: String,
+    /// Further tables: (stem, text).
+    pub more_csv: Vec<(String, String)>,
+    pub scene: Scene,
+}
+
+/// A figure, or why there is none.
+#[derive(Clone, Debug)]
+pub enum Drawn {
+    Figure(Box<Figure>),
+    Skipped { name: String, reason: String },
+}
+
+impl Drawn {
+    fn skipped(name: &str, reason: impl Into<String>) -> Self {
+        Self::Skipped { name: name.into(), reason: reason.into() }
+    }
+}
+
+type Draw = fn(&Study) -> Result<Drawn, ReportError>;
+
+const FIGURES: &[Draw] =
+    &[bits_per_dim::draw, terms::draw, difference::draw, share::draw, loss_curves::draw, schedules::draw, samples::draw, forward::draw];
+
+/// All figures in the order of the page, drawn in parallel.
+pub fn draw_all(study: &Study) -> Result<Vec<Drawn>, ReportError> {
+    let mut drawn: Vec<Drawn> = FIGURES.par_iter().map(|draw| draw(study)).collect::<Result<_, _>>()?;
+    // Sweeps of a number come right after the bars they explain.
+    let sweeps: Vec<Drawn> = axis_sweep::keys(study).par_iter().map(|key| axis_sweep::draw(study, key)).collect();
+    drawn.splice(1..1, sweeps);
+    Ok(drawn)
+}
+
+/// An empty scene with the study's legend on top, and the place that is left below it.
+fn with_legend(study: &Study, height: f64) -> (Scene, Rect) {
+    let legend = &study.looks.legend;
+    let width = WIDTH - 2.0 * MARGIN;
+    let used = if study.cells.len() > 1 { legend.height(width) + 6.0 } else { 0.0 };
+    let mut scene = Scene::new(WIDTH, height + used);
+    if study.cells.len() > 1 {
+        legend.draw(&mut scene, MARGIN, MARGIN, width);
+    }
+    let rest = Rect::new(MARGIN, MARGIN + used, width, height - 2.0 * MARGIN);
+    (scene, rest)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::synthetic;
+    use crate::store::RunState;
+
+    fn texts_are_inside_and_apart(figure: &Figure) {
+        let boxes = figure.scene.text_boxes();
+        for (text, b) in &boxes {
+            assert!(
+                b[0] >= -0.5 && b[1] >= -0.5 && b[2] <= figure.scene.width + 0.5 && b[3] <= figure.scene.height + 0.5,
+                "{}: {text:?} leaves the figure at {b:?}",
+                figure.name
+            );
+        }
+        for (i, (s, a)) in boxes.iter().enumerate() {
+            for (t, b) in &boxes[i + 1..] {
+                let apart = a[2] <= b[0] || b[2] <= a[0] || a[3] <= b[1] || b[3] <= a[1];
+                assert!(apart, "{}: {s:?} lies over {t:?}", figure.name);
+            }
+        }
+    }
+
+    fn check(data: &crate::report::SweepData) -> Vec<Drawn> {
+        let drawn = draw_all(&Study::new(data)).unwrap();
+        for d in &drawn {
+            if let Drawn::Figure(figure) = d {
+                texts_are_inside_and_apart(figure);
+                assert!(figure.csv.lines().count() > 1, "{} has an empty csv", figure.name);
+                assert!(!figure.csv.contains("NaN") && !figure.csv.contains("inf"), "{}", figure.name);
+                assert!(
+                    figure.caption.contains("n = ") || ["schedules", "samples", "forward"].contains(&figure.name.as_str()),
+                    "{}",
+                    figure.caption
+                );
+            }
+        }
+        drawn
+    }
+
+    #[test]
+    fn no_text_of_any_figure_is_clipped_or_lies_over_another() {
+        let drawn = check(&synthetic::sweep());
+        let figures = drawn.iter().filter(|d| matches!(d, Drawn::Figure(_))).count();
+        assert_eq!(figures, FIGURES.len() - 1, "all but the samples, of which there are none");
+        check(&synthetic::numeric_sweep("train.lr", &["1e-5", "1e-4", "1e-3", "1e-2"]));
+    }
+
+    #[test]
+    fn broken_and_missing_runs_break_no_figure() {
+        let mut data = synthetic::sweep();
+        for r in &mut data.runs[..3] {
+            r.state = RunState::Pending;
+            r.losses = Default::default();
+            r.evaluations.clear();
+            r.manifest = None;
+        }
+        data.runs[4].state = RunState::Diverged;
+        for v in &mut data.runs[4].losses.mse_mean {
+            *v = f64::NAN;
+        }
+        for v in &mut data.runs[7].losses.vb_mean {
+            *v = f64::INFINITY;
+        }
+        data.forward = Err("no data here".into());
+        check(&data);
+        for r in &mut data.runs {
+            r.state = RunState::Pending;
+            r.losses = Default::default();
+            r.evaluations.clear();
+        }
+        let drawn = check(&data);
+        assert!(drawn.iter().any(|d| matches!(d, Drawn::Skipped { name, .. } if name == "bits_per_dim")));
+    }
+
+    #[test]
+    fn one_seed_says_that_there_is_no_band() {
+        let mut data = synthetic::sweep();
+        data.runs.retain(|r| r.run.seed == 1);
+        for d in check(&data) {
+            if let Drawn::Figure(f) = d
+                && ["loss_curves", "terms", "difference"].contains(&f.name.as_str())
+            {
+                assert!(f.caption.contains("n = 1") && f.caption.contains("no band"), "{}: {}", f.name, f.caption);
+            }
+        }
+    }
+}

@@ -1,0 +1,50 @@
+//! What a report is made of, in memory: a sweep and what the store has of its runs.
+//!
+//! Start at [`SweepData`]. [`load`](super::load) fills it from a store, tests build it by hand; nothing below this
+//! reads a result file.
+
+use crate::data::{DataSpec, Encoding, Shape};
+use crate::diffusion::ScheduleKind;
+use crate::record::Evaluation;
+use crate::store::{LossTable, Manifest, RunState, SweepRecord, SweepRun};
+use std::path::PathBuf;
+
+/// One run as the store has it now; whatever is missing is empty.
+#[derive(Clone, Debug)]
+pub struct RunData {
+    pub run: SweepRun,
+    pub state: RunState,
+    pub manifest: Option<Manifest>,
+    pub losses: LossTable,
+    /// In the order they were made.
+    pub evaluations: Vec<Evaluation>,
+    /// The run's complete configuration; empty for a run that has no folder yet.
+    pub config_text: String,
+    /// Sample grids with their steps.
+    pub samples: Vec<(i64, PathBuf)>,
+    /// T.
+    pub timesteps: u32,
+    pub schedule: ScheduleKind,
+    pub data: DataSpec,
+    /// Whether bits are of integers or differential; `None` where the data cannot be looked at.
+    pub encoding: Option<Encoding>,
+}
+
+/// Examples and the noise that is mixed into them: what the figure of the forward process shows.
+#[derive(Clone, Debug, PartialEq)]
+pub struct ForwardExamples {
+    pub shape: Shape,
+    /// Examples in [-1, 1] (images, HWC) or standardised coordinates (points), `shape.dims()` numbers each.
+    pub examples: Vec<Vec<f32>>,
+    /// Standard normals, one list per example and as long.
+    pub noise: Vec<Vec<f32>>,
+}
+
+/// A sweep and its runs, in the order of the record.
+#[derive(Clone, Debug)]
+pub struct SweepData {
+    pub record: SweepRecord,
+    pub runs: Vec<RunData>,
+    /// `None` where the data cannot be read on this machine; the reason is shown in the report.
+    pub forward: Result<ForwardExamples, String>,
+}

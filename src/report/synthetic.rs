@@ -1,0 +1,244 @@
+//! A made-up sweep for tests: 4 schedules × 2 losses × 3 seeds with T = 100, and the tools to bend it.
+//!
+//! Start at [`sweep`]. Numbers are smooth formulas plus noise that the runs of a seed share, as real sweeps have it.
+
+use super::input::{ForwardExamples, RunData, SweepData};
+use crate::data::{AxisOrder, DataSpec, Encoding, Shape};
+use crate::diffusion::ScheduleKind;
+use crate::named::NamedEnum;
+use crate::record::{Evaluation, Split, Weights};
+use crate::rng::{Purpose, stream};
+use crate::store::{Axis, LossTable, Manifest, Provenance, RunState, Status, SweepRecord, SweepRun, Volatile};
+
+pub const T: u32 = 100;
+pub const STEPS: i64 = 4000;
+const SCHEDULES: [ScheduleKind; 4] = [ScheduleKind::Linear, ScheduleKind::Cosine, ScheduleKind::Quadratic, ScheduleKind::Sigmoid];
+const LOSSES: [&str; 2] = ["simple", "vlb"];
+
+#[allow(clippy::too_many_arguments)]
+pub fn push(table: &mut LossTable, split: Split, weights: Weights, step: i64, t: u32, n: u32, mse: f64, vb: f64) {
+    table.split.push(split);
+    table.weights.push(weights);
+    table.step.push(step);
+    table.t.push(t);
+    table.t_weight.push(1.0);
+    table.n.push(n);
+    table.n_nonfinite.push(0);
+    table.mse_mean.push(mse);
+    table.mse_m2.push(0.0);
+    table.x0_mse_mean.push(mse);
+    table.vb_mean.push(vb);
+    table.vb_m2.push(0.0);
+    table.mse_floor.push(f64::NAN);
+    table.vb_floor.push(f64::NAN);
+    table.grad_norm_mean.push(f64::NAN);
+}
+
+/// A standard normal that depends on all its arguments.
+fn normal(seed: i64, sample: u32, lane: u32) -> f64 {
+    let mut x = [0.0; 1];
+    stream(seed as u64, Purpose::ToyData, 1).lane(lane).normals(sample, &mut x);
+    f64::from(x[0])
+}
+
+fn term(schedule: usize, loss: usize, seed: i64, t: u32) -> f64 {
+    let x = f64::from(t);
+    let shared = 1.0 + 0.02 * normal(seed, t, 0);
+    let own = 1.0 + 0.002 * normal(seed, t, 1 + (schedule * 2 + loss) as u32);
+    let base = match t {
+        0 => [2e-4, 3e-6, 4e-4, 1e-3][schedule],
+        1 => [1.05, 0.62, 0.74, 0.81][schedule],
+        _ => [1.9, 1.5, 1.6, 1.7][schedule] / (x + 3.0) * (1.0 - 0.9 * (x / f64::from(T)).powi(2)),
+    };
+    let variant = if loss == 0 {
+        1.0
+    } else if t < 20 {
+        0.93
+    } else {
+        1.06
+    };
+    base * variant * shared * own
+}
+
+fn mse(schedule: usize, loss: usize, seed: i64, t: u32, step: i64) -> f64 {
+    let x = f64::from(t);
+    let learning = 1.0 + 3.0 * (-(step as f64) / 500.0).exp();
+    (0.02 + 0.9 / (1.0 + 0.25 * x))
+        * learning
+        * [1.0, 0.9, 0.95, 1.05][schedule]
+        * [1.0, 1.15][loss]
+        * (1.0 + 0.03 * normal(seed, t, 50 + step as u32 / 100))
+}
+
+fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
+    let kind = SCHEDULES[schedule];
+    let mut losses = LossTable::default();
+    let mut evaluations = Vec::new();
+    for step in (100..=STEPS).step_by(100) {
+        for t in 1..=T {
+            push(&mut losses, Split::Train, Weights::Raw, step, t, 4 + t % 3, mse(schedule, loss, seed, t, step), f64::NAN);
+        }
+    }
+    let terms: Vec<f64> = (0..=T).map(|t| term(schedule, loss, seed, t)).collect();
+    for (t, vb) in terms.iter().enumerate() {
+        let e = if t == 0 { f64::NAN } else { mse(schedule, loss, seed, t as u32, STEPS) };
+        push(&mut losses, Split::Test, Weights::Ema, STEPS, t as u32, 256, e, *vb);
+    }
+    let evaluation = |split, step, factor: f64| Evaluation {
+        split,
+        weights: Weights::Ema,
+        step,
+        images: 256,
+        timesteps: T,
+        draws: 1,
+        bits_per_dim: terms.iter().sum::<f64>() * factor,
+        bits_per_dim_se: 0.011,
+        prior: terms[0],
+        decoder: terms[1] * factor,
+        kl: terms[2..].iter().sum::<f64>() * factor,
+        eps_mse: (1..=T).map(|t| mse(schedule, loss, seed, t, step)).sum::<f64>() / f64::from(T),
+        n_nonfinite: 0,
+    };
+    for step in (500..=STEPS).step_by(500) {
+        evaluations.push(evaluation(Split::Val, step, 1.02 + 1.5 * (-(step as f64) / 700.0).exp()));
+    }
+    evaluations.push(evaluation(Split::Test, STEPS, 1.0));
+    let run_id = format!("r{:012x}", (schedule * 100 + loss * 10) as i64 + seed);
+    let slug = format!("{}-{}-s{seed}", kind.name(), LOSSES[loss]);
+    RunData {
+        run: SweepRun {
+            run_id: run_id.clone(),
+            slug: slug.clone(),
+            cell: format!("schedule = {}, variant = {}", kind.name(), LOSSES[loss]),
+            axes: vec![("diffusion.schedule".into(), kind.name().into()), ("loss.variant".into(), LOSSES[loss].into())],
+            seed,
+        },
+        state: RunState::Done,
+        manifest: Some(Manifest {
+            schema: 1,
+            run_id,
+            slug,
+            status: Status::Done,
+            reason: None,
+            step: STEPS as u32,
+            steps: STEPS as u32,
+            first_nonfinite_step: None,
+            parameters: 123_456,
+            evaluations: evaluations.clone(),
+            files: Default::default(),
+            provenance: Provenance {
+                version: "0.1.0".into(),
+                git_revision: Some("0123456789abcdef".into()),
+                git_dirty: Some(false),
+                device: "cpu".into(),
+                instruction_set: "avx2".into(),
+                threads: 2,
+                command: vec!["/secret/path/ddpm-lab".into()],
+            },
+            volatile: Volatile { seconds: 61.5 + seed as f64, host: "secret-host".into(), ..Volatile::default() },
+        }),
+        losses,
+        evaluations,
+        config_text: format!("seed = {seed}\n[diffusion]\nschedule = \"{}\"\n", kind.name()),
+        samples: Vec::new(),
+        timesteps: T,
+        schedule: kind,
+        data: DataSpec {
+            name: "digits".into(),
+            path: None,
+            dataset: None,
+            layout: AxisOrder::Auto,
+            flip: false,
+            fingerprint: String::new(),
+        },
+        encoding: Some(Encoding::Discrete { levels: 17 }),
+    }
+}
+
+/// Four schedules × two losses × three seeds, all done.
+pub fn sweep() -> SweepData {
+    let runs: Vec<RunData> = (0..4).flat_map(|s| (0..2).flat_map(move |l| (0..3).map(move |seed| run(s, l, seed)))).collect();
+    SweepData {
+        record: SweepRecord {
+            schema: 1,
+            name: "beta_schedules".into(),
+            description: "Does a cosine schedule beat a linear one, at which timesteps, and does the loss variant change the answer?"
+                .into(),
+            experiment: "seeds = [0, 1, 2]\n[grid]\ndiffusion.schedule = [\"linear\", \"cosine\"]\n".into(),
+            source: "experiments/beta_schedules.toml".into(),
+            overrides: Vec::new(),
+            axes: vec![
+                Axis { key: "diffusion.schedule".into(), values: SCHEDULES.iter().map(|s| s.name().into()).collect() },
+                Axis { key: "loss.variant".into(), values: LOSSES.iter().map(|s| (*s).into()).collect() },
+            ],
+            runs: runs.iter().map(|r| r.run.clone()).collect(),
+        },
+        runs,
+        forward: Ok(pictures()),
+    }
+}
+
+/// The sweep with a numeric axis in place of the losses.
+pub fn numeric_sweep(key: &str, values: &[&str]) -> SweepData {
+    let mut data = sweep();
+    let mut runs = Vec::new();
+    for (i, value) in values.iter().enumerate() {
+        for mut r in data.runs.iter().filter(|r| r.run.axes[1].1 == "simple").cloned() {
+            r.run.axes[1] = (key.into(), (*value).into());
+            r.run.cell = format!("schedule = {}, {key} = {value}", r.run.axes[0].1);
+            r.run.run_id = format!("{}{i}", r.run.run_id);
+            for e in &mut r.evaluations {
+                let shift = 0.3 * (i as f64 - 1.4).powi(2) / values.len() as f64;
+                e.bits_per_dim += shift;
+                e.kl += shift;
+            }
+            runs.push(r);
+        }
+    }
+    data.record.axes[1] = Axis { key: key.into(), values: values.iter().map(|v| (*v).into()).collect() };
+    data.record.runs = runs.iter().map(|r| r.run.clone()).collect();
+    data.runs = runs;
+    data
+}
+
+/// Three little pictures and their noise.
+pub fn pictures() -> ForwardExamples {
+    let shape = Shape { height: 8, width: 8, channels: 1 };
+    let example = |k: usize| {
+        (0..64)
+            .map(|i| {
+                let (x, y) = ((i % 8) as f32 - 3.5, (i / 8) as f32 - 3.5);
+                let on = match k {
+                    0 => (x * x + y * y).sqrt() > 1.8 && (x * x + y * y).sqrt() < 3.4,
+                    1 => x.abs() < 1.0,
+                    _ => (x - y).abs() < 1.2,
+                };
+                if on { 0.9 } else { -1.0 }
+            })
+            .collect()
+    };
+    let noise = |k: u32| {
+        let mut x = vec![0.0; 64];
+        stream(5, Purpose::Noise, 0).normals(k, &mut x);
+        x
+    };
+    ForwardExamples { shape, examples: (0..3).map(example).collect(), noise: (0..3).map(noise).collect() }
+}
+
+/// A spiral of points and their noise.
+pub fn points() -> ForwardExamples {
+    let examples = (0..400)
+        .map(|i| {
+            let a = 1.5 + i as f32 / 400.0 * 9.0;
+            vec![0.15 * a * a.cos(), 0.15 * a * a.sin()]
+        })
+        .collect();
+    let noise = (0..400)
+        .map(|i| {
+            let mut x = vec![0.0; 2];
+            stream(5, Purpose::Noise, 0).normals(i, &mut x);
+            x
+        })
+        .collect();
+    ForwardExamples { shape: Shape { height: 1, width: 1, channels: 2 }, examples, noise }
+}

@@ -1,0 +1,225 @@
+//! The tables of the page: ranking, comparisons, runs, provenance.
+//!
+//! Start at [`ranking`]. Each function gives HTML; every text that comes from outside is escaped here.
+
+use super::compare::{Answer, Comparison};
+use super::stats::Interval;
+use super::study::{Study, axis_title, shown};
+use super::text::{decimals_for, duration, escape, fixed, grouped, plus_minus, signed_plus_minus};
+use super::theme::Look;
+use crate::store::{Provenance, RunState};
+use std::collections::BTreeMap;
+
+/// A table in a box that scrolls sideways where the screen is narrow. Columns marked `true` hold numbers.
+fn table(caption: &str, columns: &[(&str, bool)], rows: &[Vec<String>]) -> String {
+    let class = |number: bool| if number { " class=\"num\"" } else { "" };
+    let mut out = format!("<div class=\"scroll\" tabindex=\"0\"><table><caption>{}</caption>\n<thead><tr>", escape(caption));
+    for (name, number) in columns {
+        out += &format!("<th scope=\"col\"{}>{}</th>", class(*number), escape(name));
+    }
+    out += "</tr></thead>\n<tbody>\n";
+    for row in rows {
+        out += "<tr>";
+        for (cell, (_, number)) in row.iter().zip(columns) {
+            out += &format!("<td{}>{cell}</td>", class(*number));
+        }
+        out += "</tr>\n";
+    }
+    out + "</tbody></table></div>\n"
+}
+
+/// A short line in the look of a cell, as in the figures.
+fn swatch(look: Look) -> String {
+    let dash = if look.dash.is_empty() {
+        String::new()
+    } else {
+        format!(" stroke-dasharray=\"{}\"", look.dash.iter().map(|d| format!("{d}")).collect::<Vec<_>>().join(" "))
+    };
+    format!(
+        "<svg class=\"swatch\" viewBox=\"0 0 30 8\" width=\"30\" height=\"8\" aria-hidden=\"true\"><line x1=\"0\" y1=\"4\" x2=\"30\" y2=\"4\" \
+         stroke=\"#{:02x}{:02x}{:02x}\" stroke-width=\"3\"{dash}/></svg> ",
+        look.color[0], look.color[1], look.color[2]
+    )
+}
+
+fn interval(i: &Interval) -> String {
+    if i.n == 0 { "–".into() } else { plus_minus(i.mean, i.half) }
+}
+
+/// What an interval of a difference allows to say.
+fn verdict(d: &Interval) -> &'static str {
+    match d.n {
+        0 => "no common seed",
+        1 => "n = 1, no claim",
+        _ if d.excludes_zero() => "resolved",
+        _ => "not resolved",
+    }
+}
+
+/// The cells from best to worst; cells without a result at the end.
+pub fn ranking(study: &Study, answer: &Answer) -> String {
+    let mut rows = Vec::new();
+    for (i, r) in answer.results.iter().enumerate() {
+        let cell = &study.cells[r.cell];
+        let (difference, says) = match &r.versus_best {
+            None => ("best".to_string(), String::new()),
+            Some(d) => (if d.n == 0 { "–".into() } else { signed_plus_minus(d.mean, d.half) }, verdict(d).to_string()),
+        };
+        rows.push(vec![
+            (i + 1).to_string(),
+            format!("{}{}", swatch(cell.look), escape(&cell.label)),
+            r.bits.n.to_string(),
+            format!("<b>{}</b>", interval(&r.bits)),
+            difference,
+            says,
+            interval(&r.decoder),
+            interval(&r.kl),
+            interval(&r.prior),
+            interval(&r.eps_mse),
+        ]);
+    }
+    for cell in study.cells.iter().filter(|c| c.finished().count() == 0) {
+        let mut row = vec!["–".into(), format!("{}{}", swatch(cell.look), escape(&cell.label)), "0".into(), "no result".into()];
+        row.resize(10, "–".into());
+        rows.push(row);
+    }
+    table(
+        &format!("Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds", study.unit()),
+        &[
+            ("#", true),
+            ("cell", false),
+            ("n", true),
+            ("bits/dim", true),
+            ("− best, paired", true),
+            ("", false),
+            ("decoder", true),
+            ("KL", true),
+            ("prior", true),
+            ("ε-MSE", true),
+        ],
+        &rows,
+    )
+}
+
+/// Every axis value against the first one, pooled and by the other axes.
+pub fn comparisons(answer: &Answer) -> String {
+    let row = |c: &Comparison, by: &str, d: &Interval| {
+        vec![
+            escape(&axis_title(&c.key)),
+            escape(&c.title()),
+            escape(by),
+            if d.n == 0 { "–".into() } else { signed_plus_minus(d.mean, d.half) },
+            d.n.to_string(),
+            verdict(d).into(),
+        ]
+    };
+    let mut rows = Vec::new();
+    for c in &answer.comparisons {
+        rows.push(row(c, if c.strata.is_empty() { "–" } else { "averaged over all" }, &c.pooled));
+        for (name, d) in &c.strata {
+            rows.push(row(c, name, d));
+        }
+    }
+    table(
+        "Differences along each axis in bits/dim, everything else equal, paired by seed; ± is the half-width of the 95 % t-interval, each by itself",
+        &[("axis", false), ("difference", false), ("other axes", false), ("bits/dim", true), ("n", true), ("", false)],
+        &rows,
+    )
+}
+
+/// Every run, finished or not.
+pub fn runs(study: &Study) -> String {
+    let keys: Vec<String> = study.cells.iter().flat_map(|c| c.axes.iter().map(|(k, _)| k.clone())).fold(Vec::new(), |mut all, k| {
+        if !all.contains(&k) {
+            all.push(k);
+        }
+        all
+    });
+    let titles: Vec<String> = keys.iter().map(|k| axis_title(k)).collect();
+    let mut columns: Vec<(&str, bool)> = Vec::new();
+    if keys.is_empty() {
+        columns.push(("cell", false));
+    }
+    columns.extend(titles.iter().map(|t| (t.as_str(), false)));
+    columns.extend([
+        ("seed", true),
+        ("state", false),
+        ("steps", true),
+        ("bits/dim", true),
+        ("± s.e. images", true),
+        ("ε-MSE", true),
+        ("time", true),
+        ("id", false),
+    ]);
+    let mut rows = Vec::new();
+    for cell in &study.cells {
+        for view in &cell.runs {
+            let run = view.data;
+            let mut row: Vec<String> = if keys.is_empty() { vec![escape(&cell.label)] } else { Vec::new() };
+            for key in &keys {
+                row.push(cell.axes.iter().find(|(k, _)| k == key).map_or("–".into(), |(_, v)| escape(shown(v))));
+            }
+            let manifest = run.manifest.as_ref();
+            let reason = manifest.and_then(|m| m.reason.as_deref()).filter(|_| !matches!(run.state, RunState::Done));
+            let at = manifest.and_then(|m| m.first_nonfinite_step).filter(|_| run.state == RunState::Diverged);
+            let mut state = format!("<span class=\"state {0}\">{0}</span>", run.state);
+            if let Some(step) = at {
+                state += &format!(" first non-finite value at step {}", grouped(i64::from(step)));
+            }
+            if let Some(reason) = reason {
+                state += &format!("<br><small>{}</small>", escape(reason));
+            }
+            row.push(run.run.seed.to_string());
+            row.push(state);
+            row.push(manifest.map_or("–".into(), |m| {
+                if m.step == m.steps {
+                    grouped(i64::from(m.step))
+                } else {
+                    format!("{} of {}", grouped(i64::from(m.step)), grouped(i64::from(m.steps)))
+                }
+            }));
+            match view.result {
+                Some(e) => {
+                    let d = decimals_for(e.bits_per_dim, e.bits_per_dim_se);
+                    row.extend([fixed(e.bits_per_dim, d), fixed(e.bits_per_dim_se, d), fixed(e.eps_mse, 5)]);
+                }
+                None => row.extend(["–".to_string(), "–".into(), "–".into()]),
+            }
+            row.push(manifest.map_or("–".into(), |m| duration(m.volatile.seconds)));
+            row.push(format!("<code>{}</code>", escape(&run.run.run_id)));
+            rows.push(row);
+        }
+    }
+    table("Every run; the standard error is over the evaluated images of one run", &columns, &rows)
+}
+
+/// Where the numbers came from, one row for each distinct origin.
+pub fn provenance(study: &Study) -> String {
+    let mut groups: BTreeMap<Vec<String>, usize> = BTreeMap::new();
+    for m in study.data.runs.iter().filter_map(|r| r.manifest.as_ref()) {
+        *groups.entry(origin(&m.provenance)).or_default() += 1;
+    }
+    if groups.is_empty() {
+        return "<p>No run has left a record yet.</p>\n".into();
+    }
+    let rows: Vec<Vec<String>> =
+        groups.into_iter().map(|(origin, n)| origin.iter().map(|o| escape(o)).chain([n.to_string()]).collect()).collect();
+    table(
+        "What the runs were made with",
+        &[("version", false), ("git revision", false), ("device", false), ("instruction set", false), ("threads", true), ("runs", true)],
+        &rows,
+    )
+}
+
+fn origin(p: &Provenance) -> Vec<String> {
+    vec![p.version.clone(), revision(p), p.device.clone(), p.instruction_set.clone(), p.threads.to_string()]
+}
+
+/// The git revision, with a word where there were changes that it does not contain.
+pub fn revision(p: &Provenance) -> String {
+    match (&p.git_revision, p.git_dirty) {
+        (Some(r), Some(true)) => format!("{} with uncommitted changes", r.chars().take(12).collect::<String>()),
+        (Some(r), _) => r.chars().take(12).collect(),
+        (None, _) => "unknown".into(),
+    }
+}

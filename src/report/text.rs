@@ -1,0 +1,221 @@
+//! How numbers and names are written in figures, tables and sentences.
+//!
+//! A minus is `−` (U+2212) wherever people read; csv files get the plain shortest form that reads back exactly.
+
+/// Escapes text for HTML and SVG, in content and in quoted attributes.
+pub fn escape(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for c in text.chars() {
+        match c {
+            '&' => out.push_str("&amp;"),
+            '<' => out.push_str("&lt;"),
+            '>' => out.push_str("&gt;"),
+            '"' => out.push_str("&quot;"),
+            '\'' => out.push_str("&#39;"),
+            // Control characters are not allowed in XML.
+            c if c.is_control() && !matches!(c, '\n' | '\t') => out.push('\u{FFFD}'),
+            c => out.push(c),
+        }
+    }
+    out
+}
+
+/// With `decimals` places and a true minus.
+pub fn fixed(x: f64, decimals: usize) -> String {
+    if x.is_nan() {
+        return "–".into();
+    }
+    if x.is_infinite() {
+        return if x > 0.0 { "∞".into() } else { "−∞".into() };
+    }
+    let s = format!("{x:.decimals$}");
+    match s.strip_prefix('-') {
+        Some(rest) if rest.bytes().all(|b| matches!(b, b'0' | b'.')) => rest.to_string(),
+        Some(rest) => format!("−{rest}"),
+        None => s,
+    }
+}
+
+/// Like [`fixed`], with a plus where it is positive.
+pub fn signed(x: f64, decimals: usize) -> String {
+    let s = fixed(x, decimals);
+    if x > 0.0 && s.bytes().any(|b| (b'1'..=b'9').contains(&b)) { format!("+{s}") } else { s }
+}
+
+/// Places that show two significant digits of `uncertainty`, or four of `value` where there is none; at least 2, at most 8.
+pub fn decimals_for(value: f64, uncertainty: f64) -> usize {
+    let (x, digits) = if uncertainty.is_finite() && uncertainty > 0.0 { (uncertainty, 2) } else { (value.abs(), 4) };
+    if !x.is_finite() || x == 0.0 {
+        return 3;
+    }
+    let decimals = digits - 1 - x.log10().floor() as i64;
+    decimals.clamp(if digits == 2 { 2 } else { 3 }, 8) as usize
+}
+
+/// `2.912 ± 0.013`; the mean alone where there is no interval.
+pub fn plus_minus(mean: f64, half: f64) -> String {
+    let d = decimals_for(mean, half);
+    if half.is_finite() { format!("{} ± {}", fixed(mean, d), fixed(half, d)) } else { fixed(mean, d) }
+}
+
+/// `+0.031 ± 0.004`, for differences.
+pub fn signed_plus_minus(mean: f64, half: f64) -> String {
+    let d = decimals_for(mean, half);
+    if half.is_finite() { format!("{} ± {}", signed(mean, d), fixed(half, d)) } else { signed(mean, d) }
+}
+
+/// A whole number with thin spaces between groups of three from 10 000 on.
+pub fn grouped(n: i64) -> String {
+    let digits = n.unsigned_abs().to_string();
+    let mut out = String::new();
+    for (i, c) in digits.chars().enumerate() {
+        if digits.len() > 4 && i > 0 && (digits.len() - i) % 3 == 0 {
+            out.push('\u{2009}');
+        }
+        out.push(c);
+    }
+    if n < 0 { format!("−{out}") } else { out }
+}
+
+/// `10⁻³`.
+pub fn power_of_ten(exponent: i32) -> String {
+    let superscripts: String = exponent
+        .to_string()
+        .chars()
+        .map(|c| match c {
+            '-' => '⁻',
+            '1' => '¹',
+            '2' => '²',
+            '3' => '³',
+            d => char::from_u32('⁰' as u32 + d.to_digit(10).unwrap_or(0)).unwrap_or('⁰'),
+        })
+        .collect();
+    format!("10{superscripts}")
+}
+
+/// Seconds as `3.2 s`, `4:07 min` or `2:05 h`.
+pub fn duration(seconds: f64) -> String {
+    if !seconds.is_finite() || seconds < 0.0 {
+        return "–".into();
+    }
+    if seconds < 60.0 {
+        return format!("{seconds:.1} s");
+    }
+    let s = seconds.round() as u64;
+    if s < 3600 { format!("{}:{:02} min", s / 60, s % 60) } else { format!("{}:{:02} h", s / 3600, s % 3600 / 60) }
+}
+
+/// A number for a csv file: the shortest form that reads back exactly; empty where there is none.
+pub fn plain(x: f64) -> String {
+    if x.is_nan() {
+        String::new()
+    } else if x == 0.0 {
+        "0".into()
+    } else if (1e-5..1e15).contains(&x.abs()) {
+        format!("{x}")
+    } else {
+        format!("{x:e}")
+    }
+}
+
+/// `a`, `a and b`, `a, b and c`.
+pub fn list(items: &[String]) -> String {
+    match items {
+        [] => String::new(),
+        [one] => one.clone(),
+        [first @ .., last] => format!("{} and {last}", first.join(", ")),
+    }
+}
+
+/// `1 seed`, `3 seeds`.
+pub fn count(n: usize, noun: &str) -> String {
+    if n == 1 { format!("1 {noun}") } else { format!("{n} {noun}s") }
+}
+
+/// A csv file in the making; fields are quoted where they must be.
+pub struct Csv {
+    text: String,
+    columns: usize,
+}
+
+impl Csv {
+    pub fn new(columns: &[&str]) -> Self {
+        let mut csv = Self { text: String::new(), columns: columns.len() };
+        csv.row(&columns.iter().map(|c| (*c).to_string()).collect::<Vec<_>>());
+        csv
+    }
+
+    pub fn row(&mut self, fields: &[String]) {
+        debug_assert_eq!(fields.len(), self.columns, "a csv row has as many fields as the header");
+        for (i, field) in fields.iter().enumerate() {
+            if i > 0 {
+                self.text.push(',');
+            }
+            if field.contains([',', '"', '\n', '\r']) {
+                self.text.push('"');
+                self.text.push_str(&field.replace('"', "\"\""));
+                self.text.push('"');
+            } else {
+                self.text.push_str(field);
+            }
+        }
+        self.text.push('\n');
+    }
+
+    pub fn finish(self) -> String {
+        self.text
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_interval_decides_the_digits() {
+        assert_eq!(plus_minus(2.91234, 0.0134), "2.912 ± 0.013");
+        assert_eq!(plus_minus(2.91234, f64::NAN), "2.912");
+        assert_eq!(plus_minus(123.4, 35.0), "123.40 ± 35.00");
+        assert_eq!(signed_plus_minus(-0.5, 0.00021), "−0.50000 ± 0.00021");
+        assert_eq!(plus_minus(0.000_123_4, f64::NAN), "0.0001234");
+    }
+
+    #[test]
+    fn signs_are_true_and_zero_has_none() {
+        assert_eq!((fixed(-0.0001, 2).as_str(), signed(0.0001, 2).as_str(), signed(0.5, 1).as_str()), ("0.00", "0.00", "+0.5"));
+        assert_eq!((fixed(-1.5, 1).as_str(), fixed(f64::NAN, 1).as_str(), fixed(f64::NEG_INFINITY, 1).as_str()), ("−1.5", "–", "−∞"));
+    }
+
+    #[test]
+    fn large_numbers_and_powers_are_readable() {
+        assert_eq!(
+            (grouped(9999), grouped(12345), grouped(-1_234_567)),
+            ("9999".into(), "12\u{2009}345".into(), "−1\u{2009}234\u{2009}567".into())
+        );
+        assert_eq!((power_of_ten(-3), power_of_ten(12), power_of_ten(0)), ("10⁻³".into(), "10¹²".into(), "10⁰".into()));
+    }
+
+    #[test]
+    fn csv_numbers_read_back_exactly_and_fields_are_quoted() {
+        for x in [0.1 + 0.2, 1e-300, -1.0 / 3.0, 123_456_789.123] {
+            assert_eq!(plain(x).parse::<f64>().unwrap(), x);
+        }
+        assert_eq!(plain(f64::NAN), "");
+        let mut csv = Csv::new(&["a", "b"]);
+        csv.row(&["x, \"y\"".into(), "1".into()]);
+        assert_eq!(csv.finish(), "a,b\n\"x, \"\"y\"\"\",1\n");
+    }
+
+    #[test]
+    fn durations_name_their_unit() {
+        assert_eq!(
+            (duration(3.21), duration(247.0), duration(7500.0), duration(f64::NAN)),
+            ("3.2 s".into(), "4:07 min".into(), "2:05 h".into(), "–".into())
+        );
+    }
+
+    #[test]
+    fn nothing_of_a_text_escapes_into_markup() {
+        assert_eq!(escape("<a href='x'>&\"\u{1}"), "&lt;a href=&#39;x&#39;&gt;&amp;&quot;\u{FFFD}");
+    }
+}
