@@ -15,18 +15,28 @@ pub struct RunLock {
     path: PathBuf,
 }
 
-/// Whoever only asks ([`is_held`]) holds a shared lock for some microseconds: a refusal is final after a few tries.
-const TRIES: u32 = 6;
+/// How often a lock that only askers hold is tried for, a millisecond apart.
+const TRIES: u32 = 500;
 
 /// Takes the lock at `path`, or says `None` where another holds it.
+///
+/// Whoever only asks ([`is_held`]) holds a shared lock for some microseconds. That is told from a holder by asking
+/// too: a shared lock is granted beside askers and refused beside a holder.
 pub(super) fn try_lock(path: &Path) -> Result<Option<RunLock>, StoreError> {
     let file = fs::open_lock(path)?;
-    for attempt in 0..TRIES {
+    let failed = |e| StoreError::io("lock", path, e);
+    for _ in 0..TRIES {
         match file.try_lock() {
             Ok(()) => return Ok(Some(RunLock { file, path: path.to_path_buf() })),
-            Err(TryLockError::WouldBlock) => std::thread::sleep(Duration::from_millis(1 << attempt)),
-            Err(TryLockError::Error(e)) => return Err(StoreError::io("lock", path, e)),
+            Err(TryLockError::WouldBlock) => {}
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
+        match file.try_lock_shared() {
+            Ok(()) => file.unlock().map_err(failed)?,
+            Err(TryLockError::WouldBlock) => return Ok(None),
+            Err(TryLockError::Error(e)) => return Err(failed(e)),
+        }
+        std::thread::sleep(Duration::from_millis(1));
     }
     Ok(None)
 }

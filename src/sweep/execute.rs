@@ -11,7 +11,7 @@ use super::stop::{StopReason, StopRequest};
 use crate::store::{RunDir, RunState, StoreError, fs};
 use std::collections::VecDeque;
 use std::path::Path;
-use std::sync::mpsc::{Receiver, RecvTimeoutError, Sender, channel};
+use std::sync::mpsc::{Receiver, Sender, channel};
 use std::time::{Duration, Instant};
 
 /// How often workers are asked whether they ended.
@@ -206,10 +206,7 @@ impl Sweep<'_> {
     }
 
     fn listen(&mut self) {
-        let mut next = match self.receiver.recv_timeout(TICK) {
-            Ok(said) => Some(said),
-            Err(RecvTimeoutError::Timeout | RecvTimeoutError::Disconnected) => None,
-        };
+        let mut next = self.receiver.recv_timeout(TICK).ok();
         while let Some(said) = next {
             let (Said::Event(index, _) | Said::Closed(index)) = said;
             if let Some(worker) = self.active.iter_mut().find(|worker| worker.index == index) {

@@ -176,6 +176,6 @@ mod tests {
         let totals = Totals { runs: 48, done: 12, running: 3, seconds_left: f64::NAN, ..Totals::default() };
         assert!(total_line(&totals).ends_with("12/48 done, 3 running"));
         let totals = Totals { failed: 1, seconds_left: 3700.0, ..totals };
-        assert!(total_line(&totals).ends_with("12/48 done, 1 failed, 3 running, 1h 02m left"));
+        assert!(total_line(&totals).ends_with("12/48 done, 1 failed, 3 running, 1h 01m left"));
     }
 }

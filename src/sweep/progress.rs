@@ -495,5 +495,7 @@ mod tests {
         progress.event(1, &Event::Progress { step: 1, loss: 0.1, steps_per_second: 1.0 });
         progress.event(1, &Event::Progress { step: 0, loss: 0.1, steps_per_second: 1.0 });
         assert_eq!(progress.steps_left, 1999);
+        progress.event(1, &Event::Progress { step: 5000, loss: 0.1, steps_per_second: 1.0 });
+        assert_eq!((progress.steps_now, progress.steps_left), (1300, 1000), "a run cannot do more steps than it has");
     }
 }
