@@ -56,9 +56,10 @@ impl Sources {
             let written = &self.text(place.origin)[place.span.clone()];
             let other = match place.origin {
                 Origin::File => self.name.as_str(),
-                Origin::CommandLine => "the command line",
+                Origin::CommandLine => "command line",
             };
-            help = Some(format!("{}{other} has {written}: {text}", help.map(|h| h + "\n").unwrap_or_default()));
+            let text = if text.is_empty() { String::new() } else { format!("{text}: ") };
+            help = Some(format!("{}{text}{written} ({other})", help.map(|h| h + "\n").unwrap_or_default()));
         }
         let shown = match first.origin {
             Origin::File => self.file.clone(),

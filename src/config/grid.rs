@@ -37,7 +37,8 @@ pub struct Grid {
     pub axes: Vec<Axis>,
     /// In the order of the file, later axes faster, seeds fastest; no two of one identity.
     pub runs: Vec<GridRun>,
-    pub settings: FileSettings,
+    pub run: RunSettings,
+    pub report: ReportSettings,
     /// `4 × 2 = 8 cells × 2 seeds = 16 runs`.
     pub arithmetic: String,
 }
@@ -143,7 +144,8 @@ pub fn from_text(path: &Path, text: &str, overrides: &[String], inspect: &Inspec
         arithmetic: expand::arithmetic(&file.axes, file.seeds.len(), runs.len()),
         axes: axes.collect(),
         runs,
-        settings: file.settings,
+        run: file.settings.run,
+        report: file.settings.report,
     })
 }
 

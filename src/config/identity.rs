@@ -89,7 +89,7 @@ impl RunConfig {
         if faults.is_empty() {
             match one_run(&file, &sources) {
                 Ok(config) => return Ok(config),
-                Err(fault) => faults.push(fault),
+                Err(fault) => faults.push(*fault),
             }
         }
         Err(ConfigErrors::new(path, faults))
@@ -102,26 +102,26 @@ impl RunConfig {
     }
 }
 
-fn one_run(file: &SweepFile, sources: &Sources) -> Result<RunConfig, Fault> {
+fn one_run(file: &SweepFile, sources: &Sources) -> Result<RunConfig, Box<Fault>> {
     if let Some(axis) = file.axes.first() {
         let label = vec![(axis.points[0].written.place.clone(), "an axis".to_owned())];
-        return Err(sources.fault("a run's configuration has no [grid]", label, None));
+        return Err(Box::new(sources.fault("a run's configuration has no [grid]", label, None)));
     }
     let [seed] = file.seeds.as_slice() else {
-        return Err(sources.fault("a run's configuration has exactly one seed", Vec::new(), None));
+        return Err(Box::new(sources.fault("a run's configuration has exactly one seed", Vec::new(), None)));
     };
     let mut config = RunConfig::literal_defaults();
     for assignment in &file.base {
         if let Err(allowed) = (assignment.key.set)(&mut config, &assignment.written.value) {
             let label = vec![(assignment.written.place.clone(), format!("must be {allowed}"))];
-            return Err(sources.fault(format!("`{}` cannot have this value", assignment.key.key), label, None));
+            return Err(Box::new(sources.fault(format!("`{}` cannot have this value", assignment.key.key), label, None)));
         }
     }
     config.seed = *seed;
     let written = |key: &str| file.base.iter().any(|a| a.key.key == key);
     let missing = KEYS.iter().find(|spec| matches!(spec.default, KeyDefault::Derived { .. }) && !written(spec.key));
     match missing {
-        Some(spec) => Err(sources.fault(format!("`{}` is missing from a run's configuration", spec.key), Vec::new(), None)),
+        Some(spec) => Err(Box::new(sources.fault(format!("`{}` is missing from a run's configuration", spec.key), Vec::new(), None))),
         None => Ok(config),
     }
 }

@@ -29,6 +29,8 @@ pub struct KeySpec<S: 'static> {
     pub identity: Identity,
     /// Names that other programs use for the same thing: for suggestions only, never accepted.
     pub also: &'static [&'static str],
+    /// The short name in legends where the rule of [`label`] would not give the one everybody expects.
+    pub short: Option<&'static str>,
     pub get: fn(&S) -> Value,
     /// # Errors
     /// What is allowed, in words, where the value is not.
@@ -56,6 +58,10 @@ pub enum Identity {
 impl<S> KeySpec<S> {
     const fn also(self, names: &'static [&'static str]) -> Self {
         Self { also: names, ..self }
+    }
+
+    const fn short(self, name: &'static str) -> Self {
+        Self { short: Some(name), ..self }
     }
 
     const fn identity(self, identity: Identity) -> Self {
@@ -98,6 +104,9 @@ pub fn find(key: &str) -> Option<&'static KeySpec<RunConfig>> {
 /// The short name of a key in cells and legends: its last part where only one key ends so, the section for a section's
 /// shorthand key, else the key itself.
 pub fn label(spec: &KeySpec<RunConfig>) -> &'static str {
+    if let Some(name) = spec.short {
+        return name;
+    }
     if let Some((section, _)) = SHORTHANDS.iter().find(|(_, key)| *key == spec.key) {
         return section;
     }
@@ -147,6 +156,7 @@ macro_rules! key {
             is_array: <$T as ConfigValue>::IS_ARRAY,
             identity: Identity::Always,
             also: &[],
+            short: None,
             get: |s| ConfigValue::write(&s.$section.$field),
             set: |s, value| {
                 let ok: fn(&$T) -> bool = $ok;
@@ -214,7 +224,7 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     key!(diffusion.schedule: ScheduleKind = lit("\"linear\""), "The noise schedule.")
         .also(&["beta_schedule", "noise_schedule", "scheduler", "betas"]),
     key!(diffusion.timesteps: u32 = lit("1000"), "a whole number, at least 2", |t| *t >= 2, "T.")
-        .also(&["num_timesteps", "num_train_timesteps", "diffusion_steps", "T", "num_diffusion_timesteps"]),
+        .also(&["num_timesteps", "num_train_timesteps", "diffusion_steps", "T", "num_diffusion_timesteps"]).short("timesteps"),
     key!(diffusion.prediction: Prediction = lit("\"epsilon\""), "What the network's output means.")
         .also(&["objective", "prediction_type", "parameterization", "predict"]),
     key!(diffusion.variance: VarianceType = lit("\"fixed_large\""), "The variance of p(x_{t-1} | x_t).")
@@ -256,7 +266,7 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     key!(eval.every: u32 = lit("500"), "Steps between evaluations on `val`; 0 only at the end.").also(&["eval_interval"]),
     key!(eval.images: u32 = derived("64, or all of `val` where it is smaller", |c, info| c.eval.images = at_most(64, info.val)),
         COUNT, |n| *n > 0, "Images of `val` in each evaluation."),
-    key!(eval.timesteps: EvalTimesteps = lit("\"strided:50\""),
+    key!(eval.timesteps: EvalTimesteps = derived("\"strided:50\"; \"all\" where T is at most 50", fill_eval_timesteps),
         "Timesteps of an evaluation on `val`: all, or one in each of K strata. The final one on `test` always takes all."),
     key!(eval.test_images: u32 = derived("128, or all of `test` where it is smaller", |c, info| c.eval.test_images = at_most(128, info.test)),
         COUNT, |n| *n > 0, "Images of `test` in the final evaluation."),
@@ -276,6 +286,7 @@ const SEED: KeySpec<RunConfig> = KeySpec {
     is_array: false,
     identity: Identity::Always,
     also: &[],
+    short: None,
     get: |c| Value::Integer(c.seed),
     set: |c, value| {
         c.seed = i64::read(value).filter(|s| *s >= 0).ok_or_else(seed_words)?;
@@ -321,6 +332,10 @@ fn fill_micro_batch(config: &mut RunConfig, info: &DataInfo) {
     config.train.micro_batch = size.min(config.train.batch_size);
 }
 
+fn fill_eval_timesteps(config: &mut RunConfig, _: &DataInfo) {
+    config.eval.timesteps = if config.diffusion.timesteps <= 50 { EvalTimesteps::All } else { EvalTimesteps::Strided(50) };
+}
+
 fn is_small(info: &DataInfo) -> bool {
     info.shape.height.max(info.shape.width) <= 16
 }
@@ -353,6 +368,7 @@ mod tests {
         assert_eq!(of("model.kind"), "model");
         assert_eq!(of("data.name"), "data");
         assert_eq!(of("eval.every"), "eval.every");
+        assert_eq!(of("diffusion.timesteps"), "timesteps");
         assert_eq!(of("eval.timesteps"), "eval.timesteps");
         assert_eq!(of("train.lr"), "lr");
     }

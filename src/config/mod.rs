@@ -20,3 +20,10 @@ pub mod value;
 pub use error::{ConfigErrors, Fault};
 pub use grid::{FileSettings, Grid, GridRun, Inspect, ReportSettings, RunSettings, from_text, load};
 pub use run::*;
+
+#[cfg(test)]
+mod grid_tests;
+#[cfg(test)]
+mod impossible;
+#[cfg(test)]
+mod mistakes;

@@ -37,7 +37,12 @@ fn one(file: &mut SweepFile, reader: &mut Reader<'_>, text: &str, seen: &mut Vec
     let name = &text[key_span.clone()];
     let pieces = split(text, key.len() + 1);
     let whole = trim(text, key.len() + 1..text.len());
-    if seen.iter().any(|known| known == name) {
+    // `data` and `data.name` are one key.
+    let full = match AnyKey::find(name) {
+        Some(AnyKey::Run(spec)) => spec.key,
+        _ => name,
+    };
+    if seen.iter().any(|known| known == full) {
         return reader.fault(
             format!("`{name}` is given twice"),
             key_span,
@@ -45,7 +50,7 @@ fn one(file: &mut SweepFile, reader: &mut Reader<'_>, text: &str, seen: &mut Vec
             Some(format!("several values make an axis: {name}=a,b")),
         );
     }
-    seen.push(name.to_owned());
+    seen.push(full.to_owned());
     match name {
         "name" => {
             if let Some(name) = reader.experiment_name(text[whole.clone()].to_owned(), whole) {
