@@ -78,16 +78,16 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
         return Ok(if counts.failed + counts.diverged > 0 { exit::SOME_FAILED } else { exit::DONE });
     }
 
-    let (jobs, threads) = share_cores(args.jobs.or(grid.settings.run.jobs), to_run, args.device);
+    let (jobs, threads) = share_cores(args.jobs.or(grid.run.jobs), to_run, args.device);
     let program = std::env::current_exe().map_err(|e| CliError::Internal(format!("this program cannot find itself: {e}")))?;
     let typed: Vec<String> = std::env::args().collect();
     let command = serde_json::to_string(&typed).map_err(|e| CliError::Internal(e.to_string()))?;
     let worker = |dir: &Path| {
         let mut worker_args: Vec<std::ffi::OsString> = vec!["worker".into(), "--run-dir".into(), dir.into()];
         worker_args.extend(["--device".into(), args.device.to_string().into(), "--threads".into(), threads.to_string().into()]);
-        worker_args.extend(["--checkpoint-every".into(), grid.settings.run.checkpoint_every.to_string().into()]);
+        worker_args.extend(["--checkpoint-every".into(), grid.run.checkpoint_every.to_string().into()]);
         worker_args.extend(["--command".into(), command.clone().into()]);
-        if grid.settings.run.keep {
+        if grid.run.keep {
             worker_args.push("--keep".into());
         }
         WorkerCommand { program: program.clone(), args: worker_args, env: Vec::new() }

@@ -3,7 +3,7 @@
 
 use super::CliError;
 use crate::config::RunConfig;
-use crate::store::{Provenance, RunDir};
+use crate::store::{Provenance, RunDir, Status};
 use crate::sweep::exit as worker_exit;
 use crate::sweep::worker::{StopFlag, emit};
 use crate::train::{DeviceChoice, Outcome, RunOptions, TrainError, Trainer, instruction_set};
@@ -33,6 +33,12 @@ pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
     let dir = RunDir::at(&args.run_dir)
         .ok_or_else(|| CliError::input(format!("{} is not a run folder", args.run_dir.display()), "a run folder ends in -r and 12 hex digits"))?;
     let Some(_lock) = dir.try_lock()? else { return Ok(worker_exit::BUSY) };
+    match dir.manifest()?.map(|m| m.status) {
+        // Another sweep was faster.
+        Some(Status::Done) => return Ok(worker_exit::DONE),
+        Some(Status::Diverged) => return Ok(worker_exit::DIVERGED),
+        _ => {}
+    }
     let config = RunConfig::from_toml(&args.run_dir.join("config.toml"), &dir.config_text()?)?;
     let (device, name) = args.device.open().map_err(|e| CliError::Input { message: e.to_string(), help: None })?;
     let flag = stop.flag();

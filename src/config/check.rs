@@ -6,7 +6,7 @@
 use super::run::{EvalTimesteps, RunConfig};
 use super::value::either;
 use crate::data::{DataInfo, Encoding};
-use crate::diffusion::{DecoderCdf, LossVariant, ScheduleKind, VarianceType};
+use crate::diffusion::{NoiseSchedule, DecoderCdf, LossVariant, ScheduleKind, VarianceType};
 use crate::model::ModelKind;
 
 /// A combination that cannot run.
@@ -49,6 +49,9 @@ fn schedule(config: &RunConfig, found: &mut Vec<Problem>) {
             format!("0.02 × 1000 / T, with T = {t}"),
             "use at least 21 timesteps, or schedule = \"cosine\"",
         );
+    } else if let Err(error) = NoiseSchedule::new(config.diffusion.schedule, t) {
+        let help = "choose another number of timesteps or another schedule";
+        push(found, &["diffusion.schedule", "diffusion.timesteps"], error.to_string(), "not a schedule", help);
     }
     if let EvalTimesteps::Strided(k) = config.eval.timesteps
         && k > t

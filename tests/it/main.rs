@@ -1,1 +1,6 @@
+//! Tests of the whole: the house's rules, and the program as a user runs it.
 
+mod architecture;
+mod commands;
+mod lab;
+mod training;

@@ -1,0 +1,129 @@
+//! Every command as typed: what it prints, and how it ends.
+
+use crate::lab::{Lab, TINY};
+
+#[test]
+fn bad_input_is_one_clear_error_and_nothing_starts() {
+    let lab = Lab::new();
+    lab.write("bad.toml", "[base]\ntrain.stepz = 5\n[grid]\ndiffusion.schedule = [\"linear\", \"cosin\"]\n");
+    let said = lab.run(&["sweep", "bad.toml"]);
+    assert_eq!(said.code, 2);
+    for part in ["stepz", "steps", "cosin", "cosine", "bad.toml:2", "bad.toml:4"] {
+        assert!(said.err.contains(part), "`{part}` is missing from\n{}", said.err);
+    }
+    assert!(!lab.path("results").exists());
+    assert_eq!(lab.run(&["sweep", "missing.toml"]).code, 2);
+    assert_eq!(lab.run(&["sweep", "bad.toml", "--jobs", "x"]).code, 2);
+    assert_eq!(lab.run(&["schedule", "cosin"]).code, 2);
+    assert_eq!(lab.run(&["schedule", "linear_scaled", "--timesteps", "20"]).code, 2);
+    assert_eq!(lab.run(&["data", "info", "missing.h5"]).code, 2);
+}
+
+#[test]
+fn nothing_matched_is_exit_code_four() {
+    let lab = Lab::new();
+    assert_eq!(lab.run(&["ls"]).code, 4);
+    assert_eq!(lab.run(&["report"]).code, 4);
+    lab.write("tiny.toml", TINY);
+    lab.ok(&["sweep", "tiny.toml", "train.steps=2"]);
+    assert_eq!(lab.run(&["show", "rffffffffffff"]).code, 4);
+    assert_eq!(lab.run(&["ls", "--state", "failed"]).code, 4);
+    assert_eq!(lab.run(&["report", "other"]).code, 4);
+}
+
+#[test]
+fn a_plan_starts_nothing_and_says_what_is_done() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    let plan = lab.ok(&["plan", "tiny.toml"]);
+    assert!(plan.contains("2 cells × 1 seed = 2 runs: 2 new") && plan.contains("Does it work?"), "{plan}");
+    assert!(!lab.path("results").exists());
+    lab.ok(&["sweep", "tiny.toml", "diffusion.schedule=cosine"]);
+    assert!(lab.ok(&["plan", "tiny.toml"]).contains("2 runs: 1 done, 1 new"));
+    let json: serde_json::Value = serde_json::from_str(&lab.ok(&["plan", "tiny.toml", "train.lr=1e-3,1e-4", "--json"])).unwrap();
+    assert_eq!(json["runs"].as_array().unwrap().len(), 4);
+}
+
+#[test]
+fn a_plan_warns_of_a_schedule_that_leaves_signal() {
+    let lab = Lab::new();
+    lab.write("trap.toml", "[base]\ndiffusion.timesteps = 100\n[grid]\ndiffusion.schedule = [\"linear\", \"linear_scaled\"]\n");
+    let plan = lab.ok(&["plan", "trap.toml"]);
+    assert!(plan.contains("linear at T = 100 leaves abar_T = 0.3636"), "{plan}");
+    assert!(!plan.contains("linear_scaled at T = 100 leaves"));
+}
+
+#[test]
+fn runs_are_listed_shown_and_reported() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    lab.ok(&["sweep", "tiny.toml"]);
+    let json = lab.ok(&["ls", "--json", "--sweep", "tiny"]);
+    let ids: Vec<String> = json
+        .lines()
+        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["run_id"].as_str().unwrap().to_owned())
+        .collect();
+    assert_eq!(ids.len(), 2);
+    let shown = lab.ok(&["show", &ids[0][..6]]);
+    assert!(shown.contains(&ids[0]) && shown.contains("state: done") && shown.contains("[diffusion]"), "{shown}");
+    lab.ok(&["show", "latest", "--json"]);
+    let said = lab.ok(&["report"]);
+    assert!(said.contains("results/reports/tiny/index.html"), "{said}");
+    let page = std::fs::read_to_string(lab.path("results/reports/tiny/index.html")).unwrap();
+    assert!(page.contains("Does it work?") && ids.iter().all(|id| page.contains(id)));
+}
+
+#[test]
+fn a_schedule_prints_one_row_for_each_timestep() {
+    let lab = Lab::new();
+    let csv = lab.ok(&["schedule", "linear", "--timesteps", "1000", "--csv"]);
+    let lines: Vec<&str> = csv.lines().collect();
+    assert_eq!(lines.len(), 1001);
+    let last: Vec<f64> = lines[1000].split(',').map(|c| c.parse().unwrap()).collect();
+    assert!(last[0] == 1000.0 && (last[2] / 4.03583e-5 - 1.0).abs() < 1e-5, "{last:?}");
+    assert_eq!(lab.ok(&["schedule", "cosine", "--timesteps", "7"]).lines().count(), 8);
+}
+
+#[test]
+fn data_noised_forward_is_a_picture() {
+    let lab = Lab::new();
+    let said = lab.ok(&["forward", "digits", "--schedule", "linear,cosine", "--at", "0,500,1000", "--out", "strip.png"]);
+    assert!(said.contains("t = 500"));
+    assert!(std::fs::read(lab.path("strip.png")).unwrap().starts_with(b"\x89PNG"));
+    assert_eq!(lab.run(&["forward", "digits", "--at", "1001"]).code, 2);
+}
+
+#[test]
+fn images_are_imported_described_and_trained_on() {
+    let lab = Lab::new();
+    // Two classes of grey pictures in two folders.
+    for i in 0..24u8 {
+        let path = lab.write(&format!("pictures/{}/{i:02}.pgm.png", if i % 2 == 0 { "even" } else { "odd" }), "");
+        let picture = image::GrayImage::from_fn(8, 8, |x, y| image::Luma([(x as u8 * 20).wrapping_add(y as u8 * 7).wrapping_add(i * 3)]));
+        picture.save(path).unwrap();
+    }
+    let said = lab.ok(&["data", "import", "pictures", "pictures.h5"]);
+    assert!(said.contains("24 train") && said.contains("8×8×1") && said.contains("2 classes"), "{said}");
+    assert_eq!(lab.run(&["data", "import", "pictures", "pictures.h5"]).code, 2, "it does not overwrite");
+    let info = lab.ok(&["data", "info", "pictures.h5"]);
+    assert!(info.contains("images") && info.contains("24 × 8 × 8 × 1") && info.contains("As data: 8×8×1 images of 256 levels"), "{info}");
+    lab.write("tiny.toml", &TINY.replace("[base]", "[base]\ndata.path = \"pictures.h5\""));
+    lab.ok(&["sweep", "tiny.toml", "train.steps=3", "diffusion.schedule=cosine", "eval.images=2", "eval.test_images=2"]);
+    assert!(lab.ok(&["ls"]).contains("pictures-unet2d-cosine"));
+    assert!(lab.ok(&["data", "list"]).contains("fashion_mnist_small"));
+}
+
+#[test]
+fn a_reader_that_goes_away_is_no_error() {
+    let lab = Lab::new();
+    let mut child = lab
+        .command(&["schedule", "cosine", "--timesteps", "4000"])
+        .stdout(std::process::Stdio::piped())
+        .stderr(std::process::Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(output.status.code(), Some(0));
+    assert!(output.stderr.is_empty(), "{}", String::from_utf8_lossy(&output.stderr));
+}

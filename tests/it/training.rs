@@ -1,0 +1,193 @@
+//! Training end to end: what a sweep writes, that stopping and threads change no bit, that numbers add up.
+
+use crate::lab::{Lab, TINY};
+use ddpm_lab::record::{Split, Weights};
+use ddpm_lab::store::{ResultsStore, RunDir, read_losses};
+use std::io::{BufRead, BufReader};
+use std::process::Stdio;
+use std::time::Duration;
+
+fn stored(lab: &Lab) -> Vec<RunDir> {
+    ResultsStore::open(&lab.path("results")).unwrap().runs().unwrap()
+}
+
+#[test]
+fn a_sweep_leaves_complete_runs_and_a_second_one_does_nothing() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    lab.ok(&["sweep", "tiny.toml"]);
+    for run in stored(&lab) {
+        assert!(run.verify().unwrap().is_empty());
+        let manifest = run.manifest().unwrap().unwrap();
+        assert_eq!((manifest.step, manifest.steps), (24, 24));
+        let evaluations = run.read_evaluations().unwrap();
+        let seen: Vec<(Split, i64)> = evaluations.iter().map(|e| (e.split, e.step)).collect();
+        assert_eq!(seen, [(Split::Val, 0), (Split::Val, 10), (Split::Val, 20), (Split::Val, 24), (Split::Test, 24)]);
+        let kept: Vec<u32> = run.checkpoints().unwrap().into_iter().map(|(step, _)| step).collect();
+        assert_eq!(kept, [21, 24], "the last two checkpoints");
+        assert!(run.sample_path(24).is_file());
+    }
+    let before = lab.bytes_of("run.json");
+    let again = lab.ok(&["sweep", "tiny.toml"]);
+    assert!(again.contains("nothing to run, 2 of 2 runs are done"), "{again}");
+    assert_eq!(before, lab.bytes_of("run.json"));
+}
+
+#[test]
+fn rows_add_up_to_the_bound_that_is_printed() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    lab.ok(&["sweep", "tiny.toml"]);
+    let listing = lab.ok(&["ls"]);
+    for run in stored(&lab) {
+        let table = read_losses(run.path()).unwrap();
+        for evaluation in run.read_evaluations().unwrap() {
+            let rows: Vec<usize> =
+                (0..table.t.len()).filter(|i| table.split[*i] == evaluation.split && table.step[*i] == evaluation.step).collect();
+            let bound: f64 = rows.iter().map(|i| table.t_weight[*i] * table.vb_mean[*i]).sum();
+            assert!((bound - evaluation.bits_per_dim).abs() < 1e-9, "{bound} {evaluation:?}");
+            let weight: f64 = rows.iter().filter(|i| table.t[**i] > 0).map(|i| table.t_weight[*i]).sum();
+            assert!((weight - 30.0).abs() < 1e-9, "the weights stand for every timestep");
+            assert!(rows.iter().all(|i| table.weights[*i] == Weights::Ema));
+        }
+        let last = run.read_evaluations().unwrap().pop().unwrap();
+        assert!(listing.contains(&format!("{:.4} ± {:.4}", last.bits_per_dim, last.bits_per_dim_se)), "{listing}");
+        // Every sample of every batch is in some window: 24 steps of 12.
+        let trained: u32 = (0..table.t.len()).filter(|i| table.split[*i] == Split::Train).map(|i| table.n[i]).sum();
+        assert_eq!(trained, 24 * 12);
+    }
+}
+
+#[test]
+fn a_zero_network_starts_at_an_error_of_one() {
+    // At step 0 the output convolution is zero, so ε̂ = 0 and E (ε − ε̂)² = 1 at every t.
+    let lab = Lab::new();
+    lab.write("zero.toml", &TINY.replace("train = { steps = 24", "train = { steps = 1").replace("images = 6, ", "images = 177, "));
+    lab.ok(&["sweep", "zero.toml"]);
+    for run in stored(&lab) {
+        let table = read_losses(run.path()).unwrap();
+        let mut rows = 0;
+        for i in (0..table.t.len()).filter(|i| table.split[*i] == Split::Val && table.step[*i] == 0 && table.t[*i] > 0) {
+            let n = f64::from(table.n[i]);
+            let error = (table.mse_m2[i] / (n - 1.0) / n).sqrt();
+            assert!((table.mse_mean[i] - 1.0).abs() < 4.0 * error, "t = {}: {} ± {error}", table.t[i], table.mse_mean[i]);
+            rows += 1;
+        }
+        assert_eq!(rows, 6);
+    }
+}
+
+#[test]
+fn an_interrupted_sweep_goes_on_to_the_same_bytes() {
+    let undisturbed = Lab::new();
+    undisturbed.write("tiny.toml", TINY);
+    undisturbed.ok(&["sweep", "tiny.toml"]);
+
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    // Stopped again and again, at whatever step the first seconds bring: between windows, between checkpoints.
+    let mut interruptions = 0;
+    for events in 2..40 {
+        let mut child = lab
+            .command(&["sweep", "tiny.toml", "--progress", "json", "-j", "1"])
+            .stdout(Stdio::piped())
+            .stderr(Stdio::null())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        for _ in 0..events {
+            if lines.next().is_none() {
+                break;
+            }
+        }
+        // SAFETY: the process is ours and not yet waited for.
+        unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+        for _ in lines {}
+        let code = child.wait().unwrap().code();
+        if code == Some(0) {
+            break;
+        }
+        assert_eq!(code, Some(130));
+        interruptions += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(interruptions >= 2, "the sweep was interrupted {interruptions} times");
+    lab.ok(&["sweep", "tiny.toml"]);
+    for file in ["losses.parquet", "metrics.jsonl", "config.toml", "checkpoints/step-24.safetensors", "samples/step-24.png"] {
+        assert!(undisturbed.bytes_of(file) == lab.bytes_of(file), "{file} differs after {interruptions} interruptions");
+    }
+}
+
+#[test]
+fn a_killed_run_goes_on_to_the_same_bytes() {
+    let undisturbed = Lab::new();
+    undisturbed.write("tiny.toml", TINY);
+    undisturbed.ok(&["sweep", "tiny.toml"]);
+
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    for milliseconds in [30, 90, 150, 200, 260, 330] {
+        use std::os::unix::process::CommandExt;
+        let mut child =
+            lab.command(&["sweep", "tiny.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        std::thread::sleep(Duration::from_millis(milliseconds));
+        // SAFETY: the group is that of our child, which is not yet waited for.
+        unsafe { libc::kill(-child.id().cast_signed(), libc::SIGKILL) };
+        child.wait().unwrap();
+    }
+    lab.ok(&["sweep", "tiny.toml"]);
+    for file in ["losses.parquet", "checkpoints/step-24.safetensors"] {
+        assert!(undisturbed.bytes_of(file) == lab.bytes_of(file), "{file} differs");
+    }
+}
+
+#[test]
+fn threads_change_no_bit() {
+    let run = |jobs: &str| {
+        let lab = Lab::new();
+        lab.write("tiny.toml", TINY);
+        // One job gets every core; as many jobs as runs get fewer each.
+        lab.ok(&["sweep", "tiny.toml", "-j", jobs]);
+        lab
+    };
+    let (one, two) = (run("1"), run("2"));
+    for file in ["losses.parquet", "checkpoints/step-24.safetensors", "samples/step-24.png"] {
+        assert!(one.bytes_of(file) == two.bytes_of(file), "{file} depends on the number of threads");
+    }
+}
+
+#[test]
+fn a_diverged_run_is_a_result_and_stops_no_other() {
+    let lab = Lab::new();
+    let text = TINY.replace("diffusion.schedule = [\"linear_scaled\", \"cosine\"]", "train.lr = [1e-3, 1e30]");
+    lab.write("wild.toml", &text.replace("ema = 0.9 }", "ema = 0.9, warmup = 0, grad_clip = 0.0 }"));
+    let said = lab.run(&["sweep", "wild.toml"]);
+    assert_eq!(said.code, 100, "{said:?}");
+    let mut states: Vec<String> = Vec::new();
+    for run in stored(&lab) {
+        let manifest = run.manifest().unwrap().unwrap();
+        states.push(manifest.status.to_string());
+        if let Some(step) = manifest.first_nonfinite_step {
+            assert!(step > 1 && read_losses(run.path()).unwrap().n.iter().sum::<u32>() > 0, "what was finite is kept");
+        }
+    }
+    states.sort();
+    assert_eq!(states, ["diverged", "done"]);
+    let again = lab.run(&["sweep", "wild.toml"]);
+    assert!(again.code == 100 && again.out.contains("nothing to run"), "a diverged run is not repeated: {again:?}");
+}
+
+#[test]
+fn points_train_and_are_drawn_as_points() {
+    let lab = Lab::new();
+    let text = "[base]\ndata = \"swiss_roll\"\ndiffusion.timesteps = 10\ndiffusion.schedule = \"cosine\"\nmodel.channels = [16, 16]\n\
+                train = { steps = 30, batch_size = 32 }\nlog.every = 10\neval = { every = 0, images = 50, test_images = 100 }\nsample.count = 50\n\
+                [grid]\ndiffusion.prediction = [\"epsilon\", \"x0\", \"v\"]\n";
+    lab.write("points.toml", text);
+    lab.ok(&["sweep", "points.toml"]);
+    for run in stored(&lab) {
+        assert!(run.sample_path(30).is_file());
+        let last = run.read_evaluations().unwrap().pop().unwrap();
+        assert!(last.bits_per_dim.is_finite() && last.images == 100);
+    }
+}
