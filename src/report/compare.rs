@@ -5,7 +5,7 @@
 //! No claim is made from one seed. Intervals stand each for itself: no correction for their number.
 
 use super::stats::Interval;
-use super::study::{Cell, Study, axis_title, shown};
+use super::study::{Cell, Study, axis_title, shown, value_words};
 use super::text;
 use super::where_in_t::Attribution;
 use crate::record::Evaluation;
@@ -33,7 +33,7 @@ pub struct Comparison {
     pub key: String,
     pub a: String,
     pub b: String,
-    /// Averaged over the other axes within each seed.
+    /// Averaged over the other axes within each seed; n = 0 where no seed has them all.
     pub pooled: Interval,
     /// One per combination of the other axes; empty where there are none.
     pub strata: Vec<(String, Interval)>,
@@ -199,7 +199,7 @@ fn compare(study: &Study, key: &str, a: &str, b: &str, strata: &Strata) -> Optio
     let pairs: Vec<(String, &Cell, &Cell)> = strata
         .iter()
         .filter_map(|(rest, cells)| {
-            let name = rest.iter().map(|(k, v)| format!("{} = {}", axis_title(k), shown(v))).collect::<Vec<_>>().join(", ");
+            let name = rest.iter().map(|(k, v)| value_words(k, v)).collect::<Vec<_>>().join(" · ");
             Some((name, &study.cells[*cells.get(a)?], &study.cells[*cells.get(b)?]))
         })
         .collect();
@@ -211,11 +211,8 @@ fn compare(study: &Study, key: &str, a: &str, b: &str, strata: &Strata) -> Optio
             x.iter().filter_map(|(seed, v)| Some((*seed, y.get(seed)? - v))).collect()
         })
         .collect();
-    let common = differences
-        .iter()
-        .map(|d| d.keys().copied().collect::<BTreeSet<i64>>())
-        .reduce(|a, b| a.intersection(&b).copied().collect())
-        .filter(|seeds| !seeds.is_empty())?;
+    let common =
+        differences.iter().map(|d| d.keys().copied().collect::<BTreeSet<i64>>()).reduce(|a, b| a.intersection(&b).copied().collect())?;
     let pooled = Interval::of(common.iter().map(|seed| differences.iter().map(|d| d[seed]).sum::<f64>() / differences.len() as f64));
     let strata: Vec<(String, Interval)> = if pairs.len() > 1 {
         pairs.iter().zip(&differences).map(|((name, ..), d)| (name.clone(), Interval::of(d.values().copied()))).collect()
@@ -276,36 +273,65 @@ impl Comparison {
     /// What may be said of it.
     pub fn sentence(&self) -> String {
         let d = &self.pooled;
-        let over = if self.strata.is_empty() {
-            String::new()
-        } else {
-            format!(", averaged over {}", text::count(self.strata.len(), "setting") + " of the other axes")
+        let names: Vec<String> = self.strata.iter().map(|(name, _)| name.clone()).collect();
+        let over = match names.len() {
+            0 => String::new(),
+            1..=4 => format!(", averaged over {}", text::list(&names)),
+            n => format!(", averaged over {n} settings of the other axes"),
         };
-        let mut said = if d.n < 2 {
-            format!(
-                "{}: {} bits/dim from one seed{over}; no interval, no claim.",
-                self.title(),
-                text::signed(d.mean, text::decimals_for(d.mean, f64::NAN))
-            )
-        } else {
-            let verdict = if d.excludes_zero() { "resolved" } else { "not resolved" };
-            format!("{}: {} bits/dim (paired, n = {} seeds{over}): {verdict}.", self.title(), text::signed_plus_minus(d.mean, d.half), d.n)
+        let title = self.title();
+        let mut said = match d.n {
+            0 if names.is_empty() => format!("{title}: no seed has finished in both cells, so no claim."),
+            0 => format!("{title}: no seed has finished in every setting of the other axes, so nothing is averaged."),
+            1 => {
+                let difference = text::signed(d.mean, text::decimals_for(d.mean, f64::NAN));
+                format!("{title}: {difference} bits/dim from one seed{over}; no interval, no claim.")
+            }
+            n => {
+                let verdict = if d.excludes_zero() { "resolved" } else { "not resolved" };
+                format!("{title}: {} bits/dim, {verdict} (paired, n = {n} seeds{over}).", text::signed_plus_minus(d.mean, d.half))
+            }
         };
         if let Some(a) = &self.attribution {
             said.push_str(&format!(" By t: {}.", a.sentence()));
         }
-        let changing: Vec<String> = self
+        said.push_str(&self.strata_words());
+        said
+    }
+
+    /// The difference in each setting of the other axes, and whether it depends on them.
+    fn strata_words(&self) -> String {
+        let mut said = String::new();
+        if (2..=4).contains(&self.strata.len()) {
+            let each: Vec<String> = self
+                .strata
+                .iter()
+                .map(|(name, d)| match d.n {
+                    0 => format!("unknown with {name}"),
+                    1 => format!("{} with {name} (n = 1)", text::signed(d.mean, text::decimals_for(d.mean, f64::NAN))),
+                    _ => format!("{} with {name}", text::signed_plus_minus(d.mean, d.half)),
+                })
+                .collect();
+            said = format!(" It is {}.", text::list(&each));
+        }
+        let Some((first, _)) = self.strata.first() else { return said };
+        let resolved: Vec<String> = self
             .interactions
             .iter()
             .filter(|(_, i)| i.excludes_zero())
-            .map(|(name, i)| {
-                format!("with {name} it is {} bits/dim from what it is with {}", text::signed_plus_minus(i.mean, i.half), self.strata[0].0)
-            })
+            .map(|(name, i)| format!("{} with {name}", text::signed_plus_minus(i.mean, i.half)))
             .collect();
-        if !changing.is_empty() {
-            said.push_str(&format!(" The difference itself depends on the other axes: {}.", text::list(&changing)));
-        } else if self.interactions.iter().any(|(_, i)| i.n > 1) {
-            said.push_str(" No dependence of this difference on the other axes is resolved.");
+        if resolved.is_empty() {
+            if self.interactions.iter().any(|(_, i)| i.n > 1) {
+                said.push_str(" No dependence of this difference on the other axes is resolved.");
+            }
+        } else {
+            let more = resolved.len().saturating_sub(4);
+            let mut shown: Vec<String> = resolved.into_iter().take(4).collect();
+            if more > 0 {
+                shown.push(format!("{more} more"));
+            }
+            said.push_str(&format!(" Against what it is with {first}, the change is resolved: {}.", text::list(&shown)));
         }
         said
     }
@@ -381,6 +407,20 @@ mod tests {
         assert_eq!(answer.results.len(), 7);
         let c = answer.comparisons.iter().find(|c| c.b == "cosine").unwrap();
         assert_eq!((c.strata.len(), c.pooled.n), (0, 3), "only the vlb pair is left");
+    }
+
+    #[test]
+    fn settings_without_a_common_seed_are_not_averaged_but_still_told() {
+        let mut data = synthetic::sweep();
+        data.runs[0].state = RunState::Failed;
+        data.runs[4].state = RunState::Failed;
+        data.runs[5].state = RunState::Failed;
+        let study = Study::new(&data);
+        let answer = Answer::of(&study);
+        let c = answer.comparisons.iter().find(|c| c.b == "cosine").unwrap();
+        assert_eq!((c.pooled.n, c.strata[0].1.n, c.strata[1].1.n), (0, 2, 1));
+        assert!(c.attribution.is_none());
+        assert!(c.sentence().contains("nothing is averaged") && c.sentence().contains("with vlb (n = 1)"), "{}", c.sentence());
     }
 
     #[test]

@@ -28,6 +28,8 @@ pub struct RunData {
     pub data: DataSpec,
     /// Whether bits are of integers or differential; `None` where the data cannot be looked at.
     pub encoding: Option<Encoding>,
+    /// What of the run could not be read; shown as a warning.
+    pub problem: Option<String>,
 }
 
 /// Examples and the noise that is mixed into them: what the figure of the forward process shows.
@@ -47,4 +49,6 @@ pub struct SweepData {
     pub runs: Vec<RunData>,
     /// `None` where the data cannot be read on this machine; the reason is shown in the report.
     pub forward: Result<ForwardExamples, String>,
+    /// The data sets in words, with whose they are.
+    pub credits: Vec<String>,
 }

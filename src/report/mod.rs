@@ -1,6 +1,6 @@
 //! The report of a sweep: an offline page that answers the sweep's question, with figures and the numbers behind them.
 //!
-//! Start at [`build`]. [`SweepData`] is what the store knows, [`Study`] orders it into cells of seeds, [`Answer`]
+//! Start at [`load`] and [`build`]. [`SweepData`] is what the store knows, [`Study`] orders it into cells of seeds, [`Answer`]
 //! compares them, [`figures`] draws, [`page`] writes the HTML. Statistics are in [`stats`], words and numbers in [`text`].
 //!
 //! Deliberately absent: starting or changing runs; clock, host and absolute paths in the output (one store gives one
@@ -10,6 +10,7 @@ pub mod compare;
 pub mod draw;
 pub mod figures;
 pub mod input;
+pub mod load;
 pub mod page;
 pub mod stats;
 pub mod study;
@@ -24,15 +25,20 @@ pub mod where_in_t;
 pub use compare::Answer;
 pub use figures::{Drawn, Figure};
 pub use input::{ForwardExamples, RunData, SweepData};
+pub use load::load;
 pub use study::Study;
 
+use crate::store::StoreError;
+use crate::store::fs::{create_dir_all, write_atomic};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
 #[derive(Debug, thiserror::Error)]
 pub enum ReportError {
-    #[error("cannot write {path}: {source}")]
-    Write { path: PathBuf, source: std::io::Error },
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    #[error("run {run_id} has not begun, and its configuration cannot be found out: {message}")]
+    Configuration { run_id: String, message: String },
     #[error("cannot draw the figure {figure}: {source}")]
     Raster { figure: String, source: draw::raster::RasterError },
     #[error("schedule {schedule} with T = {timesteps} cannot be drawn: {message}")]
@@ -79,13 +85,13 @@ pub fn build(data: &SweepData, out_dir: &Path, options: &Options) -> Result<Summ
     let answer = Answer::of(&study);
     let drawn = figures::draw_all(&study)?;
     let folder = out_dir.join("figures");
-    std::fs::create_dir_all(&folder).map_err(|source| ReportError::Write { path: folder.clone(), source })?;
+    create_dir_all(&folder)?;
     drawn.par_iter().try_for_each(|d| match d {
         Drawn::Figure(figure) => write_figure(figure, &folder, options),
         Drawn::Skipped { .. } => Ok(()),
     })?;
     let index = out_dir.join("index.html");
-    write_whole(&index, page::render(&study, &answer, &drawn).as_bytes())?;
+    write_atomic(&index, page::render(&study, &answer, &drawn).as_bytes())?;
     let mut summary = Summary {
         index,
         figures: Vec::new(),
@@ -107,21 +113,58 @@ fn write_figure(figure: &Figure, folder: &Path, options: &Options) -> Result<(),
     let png = draw::raster::render(&figure.scene, options.png_scale)
         .map_err(|source| ReportError::Raster { figure: figure.name.clone(), source })?;
     let svg = draw::svg::render(&figure.scene, &figure.title, &figure.caption);
-    write_whole(&folder.join(format!("{}.png", figure.name)), &png)?;
-    write_whole(&folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
-    write_whole(&folder.join(format!("{}.csv", figure.name)), figure.csv.as_bytes())?;
+    write_atomic(&folder.join(format!("{}.png", figure.name)), &png)?;
+    write_atomic(&folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
+    write_atomic(&folder.join(format!("{}.csv", figure.name)), figure.csv.as_bytes())?;
     for (stem, csv) in &figure.more_csv {
-        write_whole(&folder.join(format!("{stem}.csv")), csv.as_bytes())?;
+        write_atomic(&folder.join(format!("{stem}.csv")), csv.as_bytes())?;
     }
     Ok(())
 }
 
-/// Writes beside the target and renames, so that a reader never sees half a file.
-fn write_whole(path: &Path, bytes: &[u8]) -> Result<(), ReportError> {
-    let mut name = path.file_name().unwrap_or_default().to_os_string();
-    name.push(".partial");
-    let partial = path.with_file_name(name);
-    std::fs::write(&partial, bytes)
-        .and_then(|()| std::fs::rename(&partial, path))
-        .map_err(|source| ReportError::Write { path: path.to_path_buf(), source })
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use std::collections::BTreeMap;
+
+    fn files(folder: &Path) -> BTreeMap<String, Vec<u8>> {
+        let mut all = BTreeMap::new();
+        for entry in [folder.to_path_buf(), folder.join("figures")].iter().flat_map(|f| std::fs::read_dir(f).unwrap()) {
+            let path = entry.unwrap().path();
+            if path.is_file() {
+                all.insert(path.strip_prefix(folder).unwrap().to_string_lossy().into_owned(), std::fs::read(&path).unwrap());
+            }
+        }
+        all
+    }
+
+    #[test]
+    fn the_same_sweep_gives_the_same_bytes_twice_and_every_link_leads_somewhere() {
+        let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        let data = synthetic::sweep();
+        let summary = build(&data, a.path(), &Options { png_scale: 1.0 }).unwrap();
+        build(&data, b.path(), &Options { png_scale: 1.0 }).unwrap();
+        let (first, second) = (files(a.path()), files(b.path()));
+        assert!(first == second);
+        assert_eq!((summary.runs, summary.finished), (24, 24));
+        for figure in &summary.figures {
+            for ending in ["svg", "png", "csv"] {
+                assert!(first.contains_key(&format!("figures/{figure}.{ending}")), "{figure}.{ending}");
+            }
+        }
+        assert!(!first.keys().any(|k| k.contains("partial")));
+        let html = String::from_utf8(first["index.html"].clone()).unwrap();
+        for link in html.split("=\"figures/").skip(1) {
+            let name = link.split('"').next().unwrap();
+            assert!(first.contains_key(&format!("figures/{name}")), "{name} is linked but not written");
+        }
+    }
+
+    #[test]
+    fn a_sweep_without_runs_is_an_error() {
+        let mut data = synthetic::sweep();
+        data.runs.clear();
+        let dir = tempfile::tempdir().unwrap();
+        assert!(matches!(build(&data, dir.path(), &Options::default()), Err(ReportError::Empty(_))));
+    }
 }

@@ -6,7 +6,7 @@ use super::compare::{Answer, Comparison};
 use super::figures::{Drawn, Figure};
 use super::study::Study;
 use super::tables;
-use super::text::{count, escape, list};
+use super::text::{count, escape, list, prose};
 use super::warnings::warnings;
 use crate::named::NamedEnum;
 use crate::store::RunState;
@@ -59,6 +59,9 @@ pub fn render(study: &Study, answer: &Answer, drawn: &[Drawn]) -> String {
     out += &configurations(study);
     out += "</section>\n<section id=\"provenance\">\n<h2>Provenance</h2>\n";
     out += &tables::provenance(study);
+    for credit in &study.data.credits {
+        out += &format!("<p>Data: {}</p>\n", escape(credit));
+    }
     out += "</section>\n";
     out += &reproduce(study);
     out += &data_section(study);
@@ -103,16 +106,16 @@ fn contents(drawn: &[Drawn]) -> String {
 fn answer_section(study: &Study, answer: &Answer) -> String {
     let mut out = String::from("<section id=\"answer\">\n<h2>Answer</h2>\n");
     for (i, sentence) in answer.sentences.iter().enumerate() {
-        out += &format!("<p{}>{}</p>\n", if i == 0 { " class=\"lead\"" } else { "" }, escape(sentence));
+        out += &format!("<p{}>{}</p>\n", if i == 0 { " class=\"lead\"" } else { "" }, prose(sentence));
     }
     if !answer.results.is_empty() {
         out += &tables::ranking(study, answer);
-        out += &format!("<p class=\"note\">{}</p>\n", escape(&reading(study, answer)));
+        out += &format!("<p class=\"note\">{}</p>\n", prose(&reading(study, answer)));
     }
     if !answer.comparisons.is_empty() {
         out += "<h3>Along each axis</h3>\n<ul class=\"said\">\n";
         for c in &answer.comparisons {
-            out += &format!("<li>{}</li>\n", escape(&Comparison::sentence(c)));
+            out += &format!("<li>{}</li>\n", prose(&Comparison::sentence(c)));
         }
         out += "</ul>\n<details><summary>All differences</summary>\n";
         out += &tables::comparisons(answer);
@@ -157,7 +160,7 @@ fn figure_html(figure: &Figure) -> String {
         "<figure id=\"fig-{name}\">\n<h3>{title}</h3>\n<div class=\"card\" tabindex=\"0\"><img src=\"figures/{name}.svg\" width=\"{w}\" height=\"{h}\" loading=\"lazy\" \
          alt=\"{title}. The caption below says what is drawn; the numbers are in the csv.\"></div>\n<figcaption>{caption} <span class=\"links\">{links}</span></figcaption>\n</figure>\n",
         title = escape(&figure.title),
-        caption = escape(&figure.caption),
+        caption = prose(&figure.caption),
         w = figure.scene.width.round(),
         h = figure.scene.height.round(),
     )

@@ -185,6 +185,11 @@ impl<'a> Study<'a> {
         if self.differential() { "bits/dim, differential" } else { "bits/dim" }
     }
 
+    /// How strong the bands of a panel are, so that those of many cells can lie over each other.
+    pub fn band_opacity(&self) -> f64 {
+        (0.6 / self.cells.len().max(1) as f64).clamp(0.1, 0.2)
+    }
+
     /// `n = 3 seeds`, or the range where cells differ.
     pub fn seeds_words(&self) -> String {
         let counts: Vec<usize> = self.with_results().map(|(_, c)| c.finished().count()).collect();
@@ -292,19 +297,19 @@ fn labels(data: &SweepData, groups: &[(Vec<(String, String)>, Vec<RunView>)]) ->
                 let cell = &runs[0].data.run.cell;
                 return if cell.is_empty() { data.record.name.clone() } else { cell.clone() };
             }
-            axes.iter()
-                .map(|(key, value)| {
-                    let plain = number(value).is_none() && !matches!(value.as_str(), "true" | "false");
-                    if plain { shown(value).to_string() } else { format!("{} = {value}", axis_title(key)) }
-                })
-                .collect::<Vec<_>>()
-                .join(" · ")
+            axes.iter().map(|(key, value)| value_words(key, value)).collect::<Vec<_>>().join(" · ")
         })
         .collect();
     // Where the short name is not enough to tell two cells apart, both get the full one.
     (0..short.len())
         .map(|i| if short.iter().filter(|s| **s == short[i]).count() > 1 { groups[i].1[0].data.run.cell.clone() } else { short[i].clone() })
         .collect()
+}
+
+/// A value as it stands in a name: alone where it is a word, with its key where it is a number or a truth value.
+pub fn value_words(key: &str, value: &str) -> String {
+    let word = number(value).is_none() && !matches!(value, "true" | "false");
+    if word { shown(value).to_string() } else { format!("{} = {value}", axis_title(key)) }
 }
 
 /// An axis value without the quotes of TOML.

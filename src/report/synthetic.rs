@@ -152,6 +152,7 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
             fingerprint: String::new(),
         },
         encoding: Some(Encoding::Discrete { levels: 17 }),
+        problem: None,
     }
 }
 
@@ -175,6 +176,7 @@ pub fn sweep() -> SweepData {
         },
         runs,
         forward: Ok(pictures()),
+        credits: vec!["Digits, by somebody".into()],
     }
 }
 

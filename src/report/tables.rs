@@ -5,7 +5,7 @@
 use super::compare::{Answer, Comparison};
 use super::stats::Interval;
 use super::study::{Study, axis_title, shown};
-use super::text::{decimals_for, duration, escape, fixed, grouped, plus_minus, signed_plus_minus};
+use super::text::{decimals_for, duration, escape, fixed, grouped, plus_minus, prose, signed_plus_minus};
 use super::theme::Look;
 use crate::store::{Provenance, RunState};
 use std::collections::BTreeMap;
@@ -13,7 +13,10 @@ use std::collections::BTreeMap;
 /// A table in a box that scrolls sideways where the screen is narrow. Columns marked `true` hold numbers.
 fn table(caption: &str, columns: &[(&str, bool)], rows: &[Vec<String>]) -> String {
     let class = |number: bool| if number { " class=\"num\"" } else { "" };
-    let mut out = format!("<div class=\"scroll\" tabindex=\"0\"><table><caption>{}</caption>\n<thead><tr>", escape(caption));
+    // The caption stands outside the box, so that it wraps where the table scrolls.
+    let caption = prose(caption);
+    let mut out =
+        format!("<p class=\"caption\">{caption}</p>\n<div class=\"scroll\" tabindex=\"0\"><table aria-label=\"{caption}\">\n<thead><tr>");
     for (name, number) in columns {
         out += &format!("<th scope=\"col\"{}>{}</th>", class(*number), escape(name));
     }

@@ -20,6 +20,22 @@ pub fn escape(text: &str) -> String {
     out
 }
 
+/// [`escape`] for sentences: what a number belongs to stays on its line.
+pub fn prose(text: &str) -> String {
+    let mut out = escape(text);
+    for (from, to) in [
+        (" ± ", "\u{a0}±\u{a0}"),
+        ("n = ", "n\u{a0}=\u{a0}"),
+        (" %", "\u{a0}%"),
+        ("t ≤ ", "t\u{a0}≤\u{a0}"),
+        ("t ≥ ", "t\u{a0}≥\u{a0}"),
+        ("t = ", "t\u{a0}=\u{a0}"),
+    ] {
+        out = out.replace(from, to);
+    }
+    out
+}
+
 /// With `decimals` places and a true minus.
 pub fn fixed(x: f64, decimals: usize) -> String {
     if x.is_nan() {
@@ -52,16 +68,50 @@ pub fn decimals_for(value: f64, uncertainty: f64) -> usize {
     decimals.clamp(if digits == 2 { 2 } else { 3 }, 8) as usize
 }
 
-/// `2.912 ± 0.013`; the mean alone where there is no interval.
+/// `2.912 ± 0.013`; the mean alone where there is no interval. Below 0.0005 both share a power of ten.
 pub fn plus_minus(mean: f64, half: f64) -> String {
+    if let Some((scale, power)) = small(mean, half) {
+        let inner = plus_minus(mean * scale, half * scale);
+        return if half.is_finite() { format!("({inner})×{power}") } else { format!("{inner}×{power}") };
+    }
     let d = decimals_for(mean, half);
     if half.is_finite() { format!("{} ± {}", fixed(mean, d), fixed(half, d)) } else { fixed(mean, d) }
 }
 
 /// `+0.031 ± 0.004`, for differences.
 pub fn signed_plus_minus(mean: f64, half: f64) -> String {
+    if let Some((scale, power)) = small(mean, half) {
+        let inner = signed_plus_minus(mean * scale, half * scale);
+        return if half.is_finite() { format!("({inner})×{power}") } else { format!("{inner}×{power}") };
+    }
     let d = decimals_for(mean, half);
     if half.is_finite() { format!("{} ± {}", signed(mean, d), fixed(half, d)) } else { signed(mean, d) }
+}
+
+/// The factor that brings both numbers to ones, and its inverse as a power of ten, where they are too small to write out.
+fn small(mean: f64, half: f64) -> Option<(f64, String)> {
+    let largest = mean.abs().max(if half.is_finite() { half } else { 0.0 });
+    if !(largest > 0.0 && largest < 5e-4) {
+        return None;
+    }
+    let exponent = largest.log10().floor() as i32;
+    Some((10f64.powi(-exponent), power_of_ten(exponent)))
+}
+
+/// A number as a label: `300`, `0.05`, `3×10⁻⁵`.
+pub fn label(x: f64) -> String {
+    let size = x.abs();
+    if x == 0.0 || (1e-2..1e5).contains(&size) {
+        return if x.fract() == 0.0 { grouped(x as i64) } else { plain(x).replace('-', "−") };
+    }
+    let mut exponent = size.log10().floor() as i32;
+    let mut mantissa = (x / 10f64.powi(exponent) * 1e6).round() / 1e6;
+    if mantissa.abs() >= 10.0 {
+        mantissa /= 10.0;
+        exponent += 1;
+    }
+    let power = power_of_ten(exponent);
+    if mantissa == 1.0 { power } else { format!("{}×{power}", plain(mantissa).replace('-', "−")) }
 }
 
 /// A whole number with thin spaces between groups of three from 10 000 on.
@@ -177,7 +227,9 @@ mod tests {
         assert_eq!(plus_minus(2.91234, f64::NAN), "2.912");
         assert_eq!(plus_minus(123.4, 35.0), "123.40 ± 35.00");
         assert_eq!(signed_plus_minus(-0.5, 0.00021), "−0.50000 ± 0.00021");
-        assert_eq!(plus_minus(0.000_123_4, f64::NAN), "0.0001234");
+        assert_eq!(plus_minus(0.000_123_4, f64::NAN), "1.234×10⁻⁴");
+        assert_eq!(signed_plus_minus(2.82e-6, 0.04e-6), "(+2.820 ± 0.040)×10⁻⁶");
+        assert_eq!(plus_minus(0.0, 0.0), "0.000 ± 0.000");
     }
 
     #[test]
@@ -193,6 +245,13 @@ mod tests {
             ("9999".into(), "12\u{2009}345".into(), "−1\u{2009}234\u{2009}567".into())
         );
         assert_eq!((power_of_ten(-3), power_of_ten(12), power_of_ten(0)), ("10⁻³".into(), "10¹²".into(), "10⁰".into()));
+    }
+
+    #[test]
+    fn labels_of_values_are_short() {
+        for (x, l) in [(300.0, "300"), (0.05, "0.05"), (0.005, "5×10⁻³"), (3e-5, "3×10⁻⁵"), (1e-4, "10⁻⁴"), (2.5e6, "2.5×10⁶"), (0.0, "0")] {
+            assert_eq!(label(x), l);
+        }
     }
 
     #[test]

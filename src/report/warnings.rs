@@ -12,6 +12,11 @@ pub fn warnings(study: &Study) -> Vec<String> {
     let mut all = Vec::new();
     let runs = &study.data.runs;
     let in_state = |s: RunState| runs.iter().filter(|r| r.state == s).count();
+    for run in runs {
+        if let Some(problem) = &run.problem {
+            all.push(format!("Run {} could not be read in full: {problem}.", run.run.run_id));
+        }
+    }
     let open = in_state(RunState::Pending) + in_state(RunState::Running) + in_state(RunState::Resumable);
     if open > 0 {
         all.push(format!("The sweep is not complete: {} of {} still to be done. The answer may change.", count(open, "run"), runs.len()));

@@ -55,18 +55,25 @@ impl Attribution {
         Some(Self { parts, main, prior, timesteps })
     }
 
-    /// `t ≤ 20 contributes −0.310 ± 0.012, t > 20 contributes +0.050 ± 0.004 and the prior −0.0002 bits/dim`, main range first.
+    /// `t ≤ 20 contributes −0.310 ± 0.012, t ≥ 21 contributes +0.050 ± 0.004 and the prior less than 0.001 bits/dim`, main
+    /// range first, all with the same number of decimals.
     pub fn sentence(&self) -> String {
+        let widest = self.parts.iter().map(|p| p.sum.half).filter(|h| h.is_finite()).fold(f64::NAN, f64::max);
+        let decimals = text::decimals_for(self.parts[self.main].sum.mean, widest).min(6);
+        let words = |i: &Interval| {
+            let mean = text::signed(i.mean, decimals);
+            if i.half.is_finite() { format!("{mean} ± {}", text::fixed(i.half, decimals)) } else { mean }
+        };
         let mut order: Vec<usize> = vec![self.main];
         order.extend((0..self.parts.len()).filter(|i| *i != self.main));
-        let mut items: Vec<String> = order
-            .into_iter()
-            .map(|i| {
-                let part = &self.parts[i];
-                format!("{} contributes {}", self.range_words(part), text::signed_plus_minus(part.sum.mean, part.sum.half))
-            })
-            .collect();
-        items.push(format!("the prior {}", text::signed_plus_minus(self.prior.mean, self.prior.half)));
+        let mut items: Vec<String> =
+            order.into_iter().map(|i| format!("{} contributes {}", self.range_words(&self.parts[i]), words(&self.parts[i].sum))).collect();
+        let last_place = 10f64.powi(-(decimals as i32));
+        items.push(if self.prior.mean.abs() < last_place {
+            format!("the prior less than {}", text::fixed(last_place, decimals))
+        } else {
+            format!("the prior {}", words(&self.prior))
+        });
         format!("{} bits/dim", text::list(&items))
     }
 

@@ -95,6 +95,14 @@ impl Axis {
         }
     }
 
+    /// The same axis with its labels at `values`, where they are few enough to be read.
+    pub fn labelled_at(mut self, values: &[f64]) -> Self {
+        if (2..=9).contains(&values.len()) {
+            self.ticks = values.iter().map(|v| Tick { value: *v, label: text::label(*v) }).collect();
+        }
+        self
+    }
+
     /// Where `value` lies: 0 at the low end, 1 at the high end; `None` where the axis has no place for it.
     pub fn position(&self, value: f64) -> Option<f64> {
         if !value.is_finite() {
@@ -116,6 +124,22 @@ pub fn scale_for(values: impl IntoIterator<Item = f64>, ratio: f64) -> Scale {
         high = high.max(v);
     }
     if low > 0.0 && high / low > ratio { Scale::Log } else { Scale::Linear }
+}
+
+/// Logarithmic where values chosen by hand are more evenly spaced on a logarithmic axis, as 1e-4, 3e-4, 1e-3 are.
+pub fn scale_of_choices(values: &[f64]) -> Scale {
+    let mut sorted: Vec<f64> = values.to_vec();
+    sorted.sort_by(f64::total_cmp);
+    sorted.dedup();
+    if sorted.len() < 2 || sorted[0] <= 0.0 {
+        return Scale::Linear;
+    }
+    let span = sorted[sorted.len() - 1] / sorted[0];
+    let unevenness = |f: fn(f64) -> f64| {
+        let gaps: Vec<f64> = sorted.windows(2).map(|w| f(w[1]) - f(w[0])).collect();
+        gaps.iter().copied().fold(0.0, f64::max) / gaps.iter().copied().fold(f64::INFINITY, f64::min)
+    };
+    if span > 10.0 || (span >= 4.0 && unevenness(f64::ln) < unevenness(|x| x)) { Scale::Log } else { Scale::Linear }
 }
 
 fn widened(low: f64, high: f64) -> (f64, f64) {
@@ -185,6 +209,15 @@ mod tests {
         assert_eq!(labels(&Axis::log(2e-5, 2e-4)), ["2×10⁻⁵", "5×10⁻⁵", "10⁻⁴", "2×10⁻⁴"]);
         assert!(Axis::log(1e-12, 1e4).ticks.iter().filter(|t| !t.label.is_empty()).count() <= 9);
         assert!(labels(&Axis::log(3.1, 3.4)).len() >= 2);
+    }
+
+    #[test]
+    fn choices_by_factors_get_a_logarithmic_axis_and_their_own_labels() {
+        assert_eq!(scale_of_choices(&[50.0, 100.0, 200.0, 400.0]), Scale::Log);
+        assert_eq!(scale_of_choices(&[1.0, 2.0, 3.0, 4.0, 5.0]), Scale::Linear);
+        assert_eq!(scale_of_choices(&[0.0, 1.0, 10.0]), Scale::Linear);
+        let axis = Axis::log(1e-5, 1e-3).labelled_at(&[1e-5, 3e-5, 1e-3]);
+        assert_eq!(labels(&axis), ["10⁻⁵", "3×10⁻⁵", "10⁻³"]);
     }
 
     #[test]

@@ -121,13 +121,13 @@ impl Panel {
     }
 
     /// The area between `low` and `high` of (x, low, high), broken where there is no interval. Where a bound has no
-    /// place on a logarithmic axis the area goes down to the frame.
-    pub fn band(&self, scene: &mut Scene, points: &[(f64, f64, f64)], color: Rgb) {
+    /// place on a logarithmic axis the area goes down to the frame. `opacity` is for the many bands of one panel to lie over each other.
+    pub fn band(&self, scene: &mut Scene, points: &[(f64, f64, f64)], color: Rgb, opacity: f64) {
         let mut piece: Vec<(f64, f64, f64)> = Vec::new();
         let mut flush = |piece: &mut Vec<(f64, f64, f64)>| {
             let mut outline: Vec<(f64, f64)> = piece.iter().map(|&(x, _, high)| (x, high)).collect();
             outline.extend(piece.iter().rev().map(|&(x, low, _)| (x, low)));
-            scene.polygon(outline, color, 0.18);
+            scene.polygon(outline, color, opacity);
             piece.clear();
         };
         for &(x, low, high) in points {
@@ -202,7 +202,7 @@ mod tests {
     fn a_band_whose_lower_bound_is_negative_reaches_the_frame_of_a_log_axis() {
         let mut scene = Scene::new(400.0, 300.0);
         let p = panel(&mut scene);
-        p.band(&mut scene, &[(1.0, -0.1, 0.3), (10.0, 0.1, 0.3)], INK);
+        p.band(&mut scene, &[(1.0, -0.1, 0.3), (10.0, 0.1, 0.3)], INK, 0.2);
         let Some(Shape::Polygon { points, .. }) = scene.shapes.last() else { panic!("no band") };
         assert_eq!(points[3].1, p.area.bottom());
     }

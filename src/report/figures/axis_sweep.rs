@@ -1,10 +1,10 @@
 //! The bound against a numeric axis of the sweep, such as the learning rate or T.
 
 use super::{Drawn, Figure, HEIGHT, MARGIN, WIDTH};
-use crate::report::draw::axis::{Axis, Scale, scale_for};
+use crate::report::draw::axis::{Axis, Scale, scale_for, scale_of_choices};
 use crate::report::draw::{Entry, Legend, Panel, Rect, Rgb, Scene, Stroke, Swatch};
 use crate::report::stats::Interval;
-use crate::report::study::{Cell, Study, axis_title, shown};
+use crate::report::study::{Cell, Study, axis_title, value_words};
 use crate::report::text::{Csv, plain};
 use crate::report::theme::{DASHES, PALETTE, number};
 
@@ -41,18 +41,23 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
     let Some(metric) = study.metric.filter(|_| points().next().is_some()) else {
         return Drawn::skipped(&name, "no run has finished with a finite bound");
     };
-    let legend = Legend {
-        entries: lines
-            .iter()
-            .filter(|l| !l.label.is_empty())
-            .map(|l| Entry { label: l.label.clone(), swatch: Swatch::Line(Stroke { color: l.color, width: 3.0, dash: l.dash }) })
-            .collect(),
-    };
+    let mut entries: Vec<Entry> = lines
+        .iter()
+        .filter(|l| !l.label.is_empty())
+        .map(|l| Entry { label: l.label.clone(), swatch: Swatch::Line(Stroke { color: l.color, width: 3.0, dash: l.dash }) })
+        .collect();
+    if !entries.is_empty() {
+        entries.insert(0, Entry { label: format!("{}:", other_axes(study, key)), swatch: Swatch::None });
+    }
+    let legend = Legend { entries };
     let width = WIDTH - 2.0 * MARGIN;
     let top = MARGIN + legend.height(width) + 6.0;
     let mut scene = Scene::new(WIDTH, top + HEIGHT - 60.0);
     legend.draw(&mut scene, MARGIN, MARGIN, width);
-    let x_scale = scale_for(points().map(|p| p.0), 10.0 - 1e-9);
+    let mut values: Vec<f64> = points().map(|p| p.0).collect();
+    values.sort_by(f64::total_cmp);
+    values.dedup();
+    let x_scale = scale_of_choices(&values);
     let y_scale = scale_for(points().map(|p| p.2.mean), 8.0);
     let (low, high) = points().fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), p| (a.min(p.2.mean), b.max(p.2.mean)));
     let room = high - low;
@@ -64,14 +69,8 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
         .map(|v| v.clamp(floor, high + room.max(0.05 * high.abs())));
     let place = Rect::new(MARGIN, top, width, HEIGHT - 60.0 - MARGIN);
     let y = Axis::around(spread, y_scale, 0.05, 6);
-    let panel = Panel::new(
-        &mut scene,
-        place,
-        &format!("Bound ({})", study.unit()),
-        &title,
-        Axis::around(points().map(|p| p.0), x_scale, 0.06, 6),
-        y,
-    );
+    let x = Axis::around(values.iter().copied(), x_scale, 0.06, 6).labelled_at(&values);
+    let panel = Panel::new(&mut scene, place, &format!("Bound ({})", study.unit()), &title, x, y);
     let mut csv = Csv::new(&[key, "cell", "n", "bits_per_dim", "low", "high"]);
     let middle = (lines.len() as f64 - 1.0) / 2.0;
     for (i, line) in lines.iter().enumerate() {
@@ -113,6 +112,18 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
     }))
 }
 
+/// The names of all axes but `key`.
+fn other_axes(study: &Study, key: &str) -> String {
+    let mut titles: Vec<String> = Vec::new();
+    for (k, _) in study.cells.iter().flat_map(|c| &c.axes).filter(|(k, _)| k != key) {
+        let title = axis_title(k);
+        if !titles.contains(&title) {
+            titles.push(title);
+        }
+    }
+    titles.join(" · ")
+}
+
 fn lines<'a>(study: &'a Study, key: &str) -> Vec<Line<'a>> {
     type Group<'a> = (Vec<(String, String)>, Vec<(f64, &'a Cell<'a>, Interval)>);
     let mut groups: Vec<Group> = Vec::new();
@@ -135,11 +146,7 @@ fn lines<'a>(study: &'a Study, key: &str) -> Vec<Line<'a>> {
         .enumerate()
         .map(|(i, (rest, mut points))| {
             points.sort_by(|a, b| a.0.total_cmp(&b.0));
-            let label = rest
-                .iter()
-                .map(|(k, v)| if number(v).is_some() { format!("{} = {v}", axis_title(k)) } else { shown(v).to_string() })
-                .collect::<Vec<_>>()
-                .join(" · ");
+            let label = rest.iter().map(|(k, v)| value_words(k, v)).collect::<Vec<_>>().join(" · ");
             let color = shared[i].filter(|_| keep).unwrap_or(PALETTE[i % PALETTE.len()]);
             Line { label, points, color, dash: DASHES[if keep { 0 } else { i / PALETTE.len() % DASHES.len() }] }
         })

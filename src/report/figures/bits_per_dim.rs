@@ -5,7 +5,7 @@ use crate::record::Evaluation;
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale, scale_for};
 use crate::report::draw::fonts::{fitted, text_width};
-use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE};
+use crate::report::draw::panel::{INK, MUTED, TICK_SIZE};
 use crate::report::draw::{Anchor, Entry, Legend, Panel, Rect, Scene, Stroke, Swatch};
 use crate::report::stats::Interval;
 use crate::report::study::Study;
@@ -13,7 +13,7 @@ use crate::report::text::{self, Csv, plain};
 use crate::report::theme::{GREY, tint};
 
 /// Strength of the cell's colour in the bars of decoder, KL terms and prior.
-const STRENGTHS: [(&str, f64); 3] = [("decoder (t = 1)", 1.0), ("KL terms (t = 2..T)", 0.55), ("prior", 0.25)];
+const STRENGTHS: [(&str, f64); 3] = [("decoder (t = 1)", 1.0), ("KL terms (t ≥ 2)", 0.55), ("prior", 0.25)];
 /// Bars stop being readable beside one that is so many times longer.
 const LOG_RATIO: f64 = 8.0;
 
@@ -60,7 +60,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         title: "The bound by cell".into(),
         caption: format!(
             "Variational bound of the final evaluation ({}) in {}; lower is better; {}. Left: mean over seeds, from 0, split into its three terms (the sum of \
-             the bars is the bound). Right: the same bound on {axis}: small dots are seeds, the large dot their mean; {bars}.",
+             the bars is the bound). Right: the same bound on {axis}: the large dot is the mean, the small dots below it are the seeds; {bars}.",
             metric.words(),
             study.unit(),
             study.seeds_words()
@@ -112,14 +112,14 @@ fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
     let negative = rows.iter().map(|r| r.terms.iter().map(|t| t.mean.min(0.0)).sum::<f64>()).fold(0.0, f64::min);
     let positive = rows.iter().map(|r| r.terms.iter().map(|t| t.mean.max(0.0)).sum::<f64>()).fold(0.0, f64::max);
     let x = Axis::linear(negative * 1.03, positive * 1.03, 4);
-    let left = Panel::new(&mut scene, bars, "Terms, from 0", study.unit(), x, categories());
+    let left = Panel::new(&mut scene, bars, "Bound, by term", study.unit(), x, categories());
     let spread = rows.iter().flat_map(|r| r.seeds.iter().map(|s| s.1).chain([r.bits.low(), r.bits.high()]));
     // An interval of two seeds can be wider than everything else: the axis follows the seeds and lets it run out.
     let (low, high) = rows.iter().flat_map(|r| &r.seeds).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), s| (a.min(s.1), b.max(s.1)));
     let room = (high - low).max(1e-3 * high.abs());
     let floor = if scale == Scale::Log { low * 0.7 } else { low - room };
     let x = Axis::around(spread.filter(|v| v.is_finite()).map(|v| v.clamp(floor, high + room)), scale, 0.05, 4);
-    let right = Panel::new(&mut scene, dots, "Bound and its seeds", study.unit(), x, categories());
+    let right = Panel::new(&mut scene, dots, "Bound, mean and seeds", study.unit(), x, categories());
 
     for (i, row) in rows.iter().enumerate() {
         let at = rows.len() as f64 - i as f64 - 0.5;
@@ -149,7 +149,6 @@ fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
     {
         scene.line(vec![(zero, left.area.y), (zero, left.area.bottom())], Stroke::solid(MUTED, 1.2));
     }
-    debug_assert!(LABEL_SIZE > 0.0);
     scene
 }
 
@@ -166,26 +165,31 @@ fn stack(scene: &mut Scene, panel: &Panel, row: &Row, y: f64, thickness: f64) {
     }
 }
 
+/// The mean with its interval above the middle of the row, the seeds in lanes below it, so that equal values stay visible.
 fn spread_of(scene: &mut Scene, panel: &Panel, row: &Row, y: f64, row_height: f64) {
     let a = panel.area;
     let at = |v: f64| panel.place(v, 0.0).map(|p| p.0.clamp(a.x, a.right()));
+    let several = row.seeds.len() > 1;
+    let upper = if several { y - 0.14 * row_height } else { y };
     if row.bits.half.is_finite() {
         let (x0, x1) = (at(row.bits.low()).unwrap_or(a.x), at(row.bits.high()).unwrap_or(a.right()));
-        scene.line(vec![(x0, y), (x1, y)], Stroke::solid(INK, 1.5));
+        scene.line(vec![(x0, upper), (x1, upper)], Stroke::solid(INK, 1.5));
         for x in [x0, x1] {
-            scene.line(vec![(x, y - 5.0), (x, y + 5.0)], Stroke::solid(INK, 1.5));
+            scene.line(vec![(x, upper - 5.0), (x, upper + 5.0)], Stroke::solid(INK, 1.5));
         }
     }
-    // Seeds lie in lanes below the interval, so that equal values stay visible.
-    let lanes = (row.seeds.len().max(1)) as f64;
-    let step = (row_height * 0.26 / lanes).min(5.0);
-    for (i, (_, value)) in row.seeds.iter().enumerate() {
-        if let Some(x) = at(*value) {
-            scene.dot((x, y + row_height * 0.14 + (i as f64 + 0.5) * step), 3.2, tint(row.color, 0.6), Some(([255; 3], 0.8)));
+    if several {
+        let lanes = row.seeds.len() as f64;
+        let step = (row_height * 0.2 / lanes).min(4.0);
+        for (i, (_, value)) in row.seeds.iter().enumerate() {
+            if let Some(x) = at(*value) {
+                let lane = y + row_height * 0.24 + (i as f64 - (lanes - 1.0) / 2.0) * step;
+                scene.dot((x, lane), 2.8, tint(row.color, 0.65), None);
+            }
         }
     }
     if let Some(x) = at(row.bits.mean) {
-        scene.dot((x, y), 5.0, row.color, Some(([255; 3], 1.0)));
+        scene.dot((x, upper), 4.2, row.color, None);
     }
 }
 

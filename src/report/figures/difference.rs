@@ -33,12 +33,12 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let (low, high) = means.fold((0.0f64, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
     let room = (high - low).max(1e-6);
     let y = Axis::around(values().map(|v| v.clamp(low - 0.5 * room, high + 0.5 * room)), Scale::Linear, 0.04, 7);
-    let heading = format!("Difference to {}, summed over 1..t ({})", reference.label, study.unit());
+    let heading = format!("Difference to {}, summed from 1 to t ({})", reference.label, study.unit());
     let panel = Panel::new(&mut scene, place, &heading, "timestep t", Axis::log(0.94, f64::from(last)), y);
     panel.line(&mut scene, &[(0.94, 0.0), (f64::from(last), 0.0)], Stroke::solid(MUTED, 1.5));
     for (cell, rows) in &curves {
         let band: Vec<_> = rows.iter().filter(|r| r.t > 0).map(|r| (f64::from(r.t), r.sum.low(), r.sum.high())).collect();
-        panel.band(&mut scene, &band, cell.look.color);
+        panel.band(&mut scene, &band, cell.look.color, study.band_opacity());
     }
     for (cell, rows) in &curves {
         let line: Vec<_> = rows.iter().filter(|r| r.t > 0).map(|r| (f64::from(r.t), r.sum.mean)).collect();

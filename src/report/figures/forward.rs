@@ -29,13 +29,14 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         return Ok(Drawn::skipped("forward", "the sweep has no runs"));
     }
     let image = examples.shape.is_image();
-    let shown = if !image {
-        1
-    } else if lines.len() > 4 {
-        1
-    } else {
-        examples.examples.len().min(3)
+    // Fewer examples where there are many schedules: the figure should fit a page.
+    let most = match lines.len() {
+        1 => 4,
+        2 => 3,
+        3 | 4 => 2,
+        _ => 1,
     };
+    let shown = if image { examples.examples.len().min(most) } else { 1 };
     let labels = lines.iter().map(|l| text_width(&l.label, TICK_SIZE, false)).fold(0.0, f64::max).min(200.0) + 12.0;
     let tile = (WIDTH - 2.0 * MARGIN - labels) / FRACTIONS.len() as f64 - GAP;
     let tile_height = if image { tile * examples.shape.height as f64 / examples.shape.width as f64 } else { tile };
@@ -71,7 +72,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
                 let (r, b) = (x + tile, y + tile_height);
                 scene.line(vec![(x, y), (r, y), (r, b), (x, b), (x, y)], Stroke::solid(GRID, 1.0));
             }
-            let words = format!("ᾱ = {}", if alpha_bar < 0.001 { "<0.001".into() } else { fixed(alpha_bar, 3) });
+            let words = if alpha_bar < 0.001 { "ᾱ < 0.001".into() } else { format!("ᾱ = {}", fixed(alpha_bar, 3)) };
             scene.text((x + tile / 2.0, top + shown as f64 * (tile_height + GAP) + 10.0), &words, 12.0, MUTED, Anchor::Middle);
             csv.row(&[line.kind.to_string(), line.timesteps.to_string(), t.to_string(), plain(alpha_bar)]);
         }

@@ -77,7 +77,7 @@ impl Curve {
         let means: Vec<_> = study.cells.iter().map(|c| (c, c.curve(self.of))).collect();
         for (cell, mean) in &means {
             let band: Vec<_> = mean.iter().map(|(s, i)| (*s as f64, i.low(), i.high())).collect();
-            panel.band(scene, &band, cell.look.color);
+            panel.band(scene, &band, cell.look.color, study.band_opacity());
         }
         for (cell, _) in means.iter().filter(|(c, _)| c.runs.len() > 1) {
             for run in &cell.runs {

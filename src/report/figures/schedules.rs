@@ -7,7 +7,7 @@ use crate::report::draw::axis::{Axis, Scale};
 use crate::report::draw::{Entry, Legend, Panel, Rect, Rgb, Scene, Stroke, Swatch};
 use crate::report::study::Study;
 use crate::report::text::{Csv, plain};
-use crate::report::theme::{DASHES, PALETTE};
+use crate::report::theme::{DASHES, GREY, PALETTE};
 
 /// A schedule of the sweep with its look.
 pub struct Line {
@@ -70,12 +70,37 @@ fn colors_of(study: &Study, kinds: &[ScheduleKind]) -> Vec<Rgb> {
     if distinct { fixed.into_iter().flatten().collect() } else { (0..kinds.len()).map(|i| PALETTE[i % PALETTE.len()]).collect() }
 }
 
+/// One entry for each line, or colours and dashes by themselves where every schedule comes with every T.
+fn legend(lines: &[Line]) -> Legend {
+    let mut kinds: Vec<&Line> = Vec::new();
+    let mut lengths: Vec<&Line> = Vec::new();
+    for line in lines {
+        if !kinds.iter().any(|l| l.kind == line.kind) {
+            kinds.push(line);
+        }
+        if !lengths.iter().any(|l| l.timesteps == line.timesteps) {
+            lengths.push(line);
+        }
+    }
+    let product = kinds.len() > 1 && lengths.len() > 1 && lengths.len() <= DASHES.len() && kinds.len() * lengths.len() == lines.len();
+    if !product {
+        return Legend { entries: lines.iter().map(|l| Entry { label: l.label.clone(), swatch: Swatch::Line(l.stroke) }).collect() };
+    }
+    let name = |label: &str| Entry { label: label.into(), swatch: Swatch::None };
+    let mut entries = vec![name("schedule:")];
+    entries.extend(kinds.iter().map(|l| Entry { label: l.kind.to_string(), swatch: Swatch::Line(Stroke { dash: &[], ..l.stroke }) }));
+    entries.push(name("T:"));
+    entries
+        .extend(lengths.iter().map(|l| Entry { label: l.timesteps.to_string(), swatch: Swatch::Line(Stroke { color: GREY, ..l.stroke }) }));
+    Legend { entries }
+}
+
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let lines = distinct(study)?;
     if lines.is_empty() {
         return Ok(Drawn::skipped("schedules", "the sweep has no runs"));
     }
-    let legend = Legend { entries: lines.iter().map(|l| Entry { label: l.label.clone(), swatch: Swatch::Line(l.stroke) }).collect() };
+    let legend = legend(&lines);
     let width = WIDTH - 2.0 * MARGIN;
     let top = MARGIN + legend.height(width) + 6.0;
     let mut scene = Scene::new(WIDTH, top + 440.0);

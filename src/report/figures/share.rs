@@ -55,7 +55,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         title: "How the bound is spread over t".into(),
         caption: format!(
             "Final evaluation, means over seeds, {}. Top: the bound's terms added up from t = 1 to t, in {}, without the prior; logarithmic in t, linear \
-             in bits. {}. Bottom: {table} in the decoder (t = 1), in each tenth of 1..T (the first without t = 1) and in the prior.",
+             in bits. {}. Bottom: {table} in the decoder (t = 1), in each tenth of the timesteps (the first without t = 1) and in the prior.",
             study.seeds_words(),
             study.unit(),
             study.band_words()
@@ -109,10 +109,21 @@ fn growth(study: &Study, cells: &[&Cell], scene: &mut Scene, place: Rect) -> Str
     let last = curves.iter().filter_map(|(_, c)| c.keys().last().copied()).max().unwrap_or(1);
     let values = curves.iter().flat_map(|(_, c)| c.values().map(|i| i.mean)).chain([0.0]);
     let y = Axis::around(values, Scale::Linear, 0.03, 5);
-    let panel =
-        Panel::new(scene, place, &format!("Bound, summed over 1..t ({})", study.unit()), "timestep t", Axis::log(0.94, f64::from(last)), y);
+    let panel = Panel::new(
+        scene,
+        place,
+        &format!("Bound, summed from 1 to t ({})", study.unit()),
+        "timestep t",
+        Axis::log(0.94, f64::from(last)),
+        y,
+    );
     for (cell, curve) in &curves {
-        panel.band(scene, &curve.iter().map(|(t, i)| (f64::from(*t), i.low(), i.high())).collect::<Vec<_>>(), cell.look.color);
+        panel.band(
+            scene,
+            &curve.iter().map(|(t, i)| (f64::from(*t), i.low(), i.high())).collect::<Vec<_>>(),
+            cell.look.color,
+            study.band_opacity(),
+        );
     }
     let mut csv = Csv::new(&["cell", "t", "n", "cumulative_bits_per_dim", "low", "high"]);
     for (cell, curve) in &curves {
@@ -125,13 +136,12 @@ fn growth(study: &Study, cells: &[&Cell], scene: &mut Scene, place: Rect) -> Str
 }
 
 fn table(cells: &[&Cell], shares: &[Vec<Interval>], as_percent: bool, unit: &str, scene: &mut Scene, place: Rect, row: f64) {
-    let heading =
-        if as_percent { "Share of the bound by tenth of 1..T (%)".to_string() } else { format!("Bound by tenth of 1..T ({unit})") };
+    let heading = if as_percent { "Share of the bound by tenth of T (%)".to_string() } else { format!("Bound by tenth of T ({unit})") };
     scene.bold((place.x, place.y + 15.0), &heading, LABEL_SIZE, INK, Anchor::Start);
     let labels = cells.iter().map(|c| text_width(&c.label, TICK_SIZE, false)).fold(0.0, f64::max).min(250.0) + 12.0;
     let column = (WIDTH - 2.0 * MARGIN - labels) / 12.0;
     let top = place.y + 26.0;
-    let heads = ["t = 1", "–0.1", "–0.2", "–0.3", "–0.4", "–0.5", "–0.6", "–0.7", "–0.8", "–0.9", "–1", "prior"];
+    let heads = ["t = 1", "≤ 0.1", "≤ 0.2", "≤ 0.3", "≤ 0.4", "≤ 0.5", "≤ 0.6", "≤ 0.7", "≤ 0.8", "≤ 0.9", "≤ 1", "prior"];
     scene.text((place.x + labels - 8.0, top + 15.0), "t/T", TICK_SIZE, INK, Anchor::End);
     for (i, head) in heads.iter().enumerate() {
         scene.text((place.x + labels + (i as f64 + 0.5) * column, top + 15.0), head, TICK_SIZE, INK, Anchor::Middle);
@@ -159,8 +169,7 @@ fn table(cells: &[&Cell], shares: &[Vec<Interval>], as_percent: bool, unit: &str
                 tint(if part.mean < 0.0 { [0xD5, 0x5E, 0x00] } else { [0x00, 0x72, 0xB2] }, strength),
             );
             let words = if as_percent { percent(part.mean / total) } else { fixed(part.mean, 2) };
-            let ink = if strength > 0.5 { [255; 3] } else { INK };
-            scene.text((x + column / 2.0, y + row / 2.0 + 5.0), &words, TICK_SIZE, ink, Anchor::Middle);
+            scene.text((x + column / 2.0, y + row / 2.0 + 5.0), &words, TICK_SIZE, INK, Anchor::Middle);
         }
     }
 }

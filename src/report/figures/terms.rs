@@ -73,7 +73,7 @@ fn panel(study: &Study, scene: &mut Scene, place: Rect, heading: &str, of: fn(&C
     let panel = Panel::new(scene, place, heading, "timestep t", x, y);
     for cell in &study.cells {
         let band: Vec<_> = cell.terms.iter().filter(|t| t.t > 0).map(|t| (f64::from(t.t), of(t).low(), of(t).high())).collect();
-        panel.band(scene, &band, cell.look.color);
+        panel.band(scene, &band, cell.look.color, study.band_opacity());
     }
     for cell in &study.cells {
         let line: Vec<_> = cell.terms.iter().filter(|t| t.t > 0).map(|t| (f64::from(t.t), of(t).mean)).collect();
