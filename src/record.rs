@@ -155,6 +155,14 @@ pub struct Evaluation {
     pub n_nonfinite: u64,
 }
 
+/// One axis of a sweep, with its values as the experiment file wrote them.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Axis {
+    /// The full key, e.g. `diffusion.schedule`.
+    pub key: String,
+    pub values: Vec<String>,
+}
+
 /// JSON has no NaN: a value that could not be computed is written as null and read back as NaN.
 mod nan_as_null {
     use serde::{Deserialize, Deserializer, Serializer};
@@ -173,12 +181,28 @@ mod nan_as_null {
 #[serde(tag = "event", rename_all = "snake_case")]
 pub enum Event {
     /// Training begins, or goes on from a checkpoint (`step > 0`).
-    Started { step: u32, steps: u32, parameters: u64, device: String },
+    Started {
+        step: u32,
+        steps: u32,
+        parameters: u64,
+        device: String,
+    },
     /// A window of training ended: its mean loss and speed.
-    Progress { step: u32, loss: f64, steps_per_second: f64 },
+    Progress {
+        step: u32,
+        loss: f64,
+        steps_per_second: f64,
+    },
     /// An evaluation is under way: so many of so many network calls are done.
-    Evaluating { done: u64, total: u64 },
-    Evaluated { evaluation: Evaluation },
+    Evaluating {
+        done: u64,
+        total: u64,
+    },
+    Evaluated {
+        evaluation: Evaluation,
+    },
     /// A checkpoint is on disk.
-    Checkpointed { step: u32 },
+    Checkpointed {
+        step: u32,
+    },
 }

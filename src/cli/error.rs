@@ -18,8 +18,14 @@ pub enum CliError {
     /// The experiment file or an override.
     Config(ConfigErrors),
     /// Anything else the user can mend.
-    Input { message: String, help: Option<String> },
-    NothingMatched { message: String, help: Option<String> },
+    Input {
+        message: String,
+        help: Option<String>,
+    },
+    NothingMatched {
+        message: String,
+        help: Option<String>,
+    },
     Internal(String),
 }
 

@@ -3,7 +3,9 @@
 use super::output::{Table, print, short};
 use super::{CliError, exit};
 use crate::data::{self, DataSpec, picture};
-use crate::diffusion::{DecoderCdf, DiffusionSpec, FirstLogVariance, GaussianDiffusion, NoiseSchedule, Prediction, ScheduleKind, VarianceType};
+use crate::diffusion::{
+    DecoderCdf, DiffusionSpec, FirstLogVariance, GaussianDiffusion, NoiseSchedule, Prediction, ScheduleKind, VarianceType,
+};
 use crate::named::NamedEnum;
 use crate::rng::{self, Purpose};
 use crate::units::Timestep;
@@ -55,7 +57,14 @@ pub fn schedule(args: &ScheduleArgs) -> Result<i32, CliError> {
     let s = NoiseSchedule::new(schedule_kind(&args.kind)?, args.timesteps)?;
     let head = ["t", "beta", "alpha_bar", "log_snr", "posterior_variance", "posterior_x0_coef", "posterior_xt_coef"];
     let row = |i: usize| {
-        [s.betas[i], s.alpha_bars[i], s.snr(Timestep::from_index(i)).ln(), s.posterior_variances[i], s.posterior_x0_coefs[i], s.posterior_xt_coefs[i]]
+        [
+            s.betas[i],
+            s.alpha_bars[i],
+            s.snr(Timestep::from_index(i)).ln(),
+            s.posterior_variances[i],
+            s.posterior_x0_coefs[i],
+            s.posterior_xt_coefs[i],
+        ]
     };
     if args.csv {
         let mut text = head.join(",") + "\n";
@@ -122,7 +131,8 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
         }
     }
     let png = picture::png(&picture::contact_sheet(tiles.chunks_exact(dims), shape, at.len()))?;
-    std::fs::write(&args.out, png).map_err(|e| CliError::input(format!("cannot write {}: {e}", args.out.display()), "choose another --out"))?;
+    std::fs::write(&args.out, png)
+        .map_err(|e| CliError::input(format!("cannot write {}: {e}", args.out.display()), "choose another --out"))?;
     let columns: Vec<String> = at.iter().map(|t| format!("t = {t}")).collect();
     print(&format!("{}: {} row(s) for each of {}; columns {}\n", args.out.display(), images, args.schedule.join(", "), columns.join(", ")));
     Ok(exit::DONE)

@@ -115,7 +115,8 @@ fn flops(run: &GridRun) -> Result<f64, CliError> {
 
 /// How much is left, in operations and, by what finished runs took or by assumption, in time.
 fn cost(grid: &Grid, states: &[(RunState, Option<f64>)], costs: &[f64]) -> String {
-    let finished: (f64, f64) = states.iter().zip(costs).filter_map(|((_, s), f)| s.map(|s| (s, *f))).fold((0.0, 0.0), |a, (s, f)| (a.0 + s, a.1 + f));
+    let finished: (f64, f64) =
+        states.iter().zip(costs).filter_map(|((_, s), f)| s.map(|s| (s, *f))).fold((0.0, 0.0), |a, (s, f)| (a.0 + s, a.1 + f));
     let left: f64 = states.iter().zip(costs).filter(|((s, _), _)| !matches!(s, RunState::Done | RunState::Diverged)).map(|(_, f)| f).sum();
     if left == 0.0 {
         return "\nNothing is left to run.\n".to_owned();
@@ -180,7 +181,10 @@ fn preflight(grid: &Grid) -> Result<String, CliError> {
             p.floor.map_or("–".to_owned(), |f| format!("{:.3}", f.max(0.0))),
         ]);
     }
-    let mut text = format!("\nBefore it runs (bits/dim; L_0 floor: the decoder's cost under an exact mean at this fixed variance):\n{}", table.render("  "));
+    let mut text = format!(
+        "\nBefore it runs (bits/dim; L_0 floor: the decoder's cost under an exact mean at this fixed variance):\n{}",
+        table.render("  ")
+    );
     for warning in warnings(grid)? {
         text += &format!("  warning: {warning}\n");
     }

@@ -30,8 +30,9 @@ pub struct WorkerArgs {
 
 pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
     let stop = StopFlag::install().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
-    let dir = RunDir::at(&args.run_dir)
-        .ok_or_else(|| CliError::input(format!("{} is not a run folder", args.run_dir.display()), "a run folder ends in -r and 12 hex digits"))?;
+    let dir = RunDir::at(&args.run_dir).ok_or_else(|| {
+        CliError::input(format!("{} is not a run folder", args.run_dir.display()), "a run folder ends in -r and 12 hex digits")
+    })?;
     let Some(_lock) = dir.try_lock()? else { return Ok(worker_exit::BUSY) };
     match dir.manifest()?.map(|m| m.status) {
         // Another sweep was faster.

@@ -6,7 +6,7 @@
 use super::run::{EvalTimesteps, RunConfig};
 use super::value::either;
 use crate::data::{DataInfo, Encoding};
-use crate::diffusion::{NoiseSchedule, DecoderCdf, LossVariant, ScheduleKind, VarianceType};
+use crate::diffusion::{DecoderCdf, LossVariant, NoiseSchedule, ScheduleKind, VarianceType};
 use crate::model::ModelKind;
 
 /// A combination that cannot run.

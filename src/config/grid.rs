@@ -12,7 +12,7 @@ use super::suggest;
 use super::sweep_file::{Assignment, SweepFile, is_file_name};
 use super::value::plain;
 use crate::data::{DataInfo, DataSpec};
-use crate::store::Axis;
+use crate::record::Axis;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;

@@ -18,4 +18,7 @@ mod tests;
 pub use denoiser::{Denoiser, DenoiserError};
 pub use gaussian::{GaussianDiffusion, SampleTerms};
 pub use schedule::{NoiseSchedule, ScheduleError};
-pub use spec::{DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler, VarianceType};
+pub use spec::{
+    DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,
+    VarianceType,
+};

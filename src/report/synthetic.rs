@@ -6,9 +6,10 @@ use super::input::{ForwardExamples, RunData, SweepData};
 use crate::data::{AxisOrder, DataSpec, Encoding, Shape};
 use crate::diffusion::ScheduleKind;
 use crate::named::NamedEnum;
+use crate::record::Axis;
 use crate::record::{Evaluation, Split, Weights};
 use crate::rng::{Purpose, stream};
-use crate::store::{Axis, LossTable, Manifest, Provenance, RunState, Status, SweepRecord, SweepRun, Volatile};
+use crate::store::{LossTable, Manifest, Provenance, RunState, Status, SweepRecord, SweepRun, Volatile};
 
 pub const T: u32 = 100;
 pub const STEPS: i64 = 4000;

@@ -23,7 +23,7 @@ pub use run_dir::{Damage, RunDir, is_run_id};
 pub use schema::{ColumnSpec, RunColumns, columns};
 
 use crate::named_enum;
-use crate::record::Evaluation;
+use crate::record::{Axis, Evaluation};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -102,14 +102,6 @@ pub struct Manifest {
     pub files: BTreeMap<String, String>,
     pub provenance: Provenance,
     pub volatile: Volatile,
-}
-
-/// One axis of a sweep, with its values as the experiment file wrote them.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Axis {
-    /// The full key, e.g. `diffusion.schedule`.
-    pub key: String,
-    pub values: Vec<String>,
 }
 
 /// One run of a sweep.

@@ -155,8 +155,9 @@ fn last_touched(run: &RunDir) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::record::Axis;
     use crate::store::testing::manifest;
-    use crate::store::{Axis, SCHEMA, Status, SweepRun};
+    use crate::store::{SCHEMA, Status, SweepRun};
 
     fn store() -> (tempfile::TempDir, ResultsStore) {
         let dir = tempfile::tempdir().unwrap();

@@ -10,7 +10,7 @@ use crate::diffusion::{GaussianDiffusion, sampling};
 use crate::model::{Dropout, Model};
 use crate::optim::{AdamW, Weights};
 use crate::record::{Evaluation, Event, LossRow, Split, Weights as WeightsKind};
-use crate::store::{Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, LOSSES, Volatile, fs, read_rows, write_losses};
+use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
 use candle_core::{Device, Tensor};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -146,7 +146,12 @@ impl<'a> Trainer<'a> {
             if self.evaluation_is_due(step, last) && !self.evaluate_validation(&weights)? {
                 return self.interrupt(&weights, &window);
             }
-            if self.config.sample.every > 0 && step > 0 && step % self.config.sample.every == 0 && !last && !fs::is_file(&self.dir.sample_path(step)) {
+            if self.config.sample.every > 0
+                && step > 0
+                && step % self.config.sample.every == 0
+                && !last
+                && !fs::is_file(&self.dir.sample_path(step))
+            {
                 self.draw_samples(&weights)?;
             }
             if last {
@@ -208,7 +213,8 @@ impl<'a> Trainer<'a> {
                     let first = m * micro;
                     let batch = source.draw(weights.step, first, indices);
                     let shape = self.dataset.info.shape;
-                    let x = Tensor::from_slice(&batch.x_t, (batch.t.len(), shape.height, shape.width, shape.channels), self.options.device)?;
+                    let x =
+                        Tensor::from_slice(&batch.x_t, (batch.t.len(), shape.height, shape.width, shape.channels), self.options.device)?;
                     let dropout = (self.config.model.dropout > 0.0)
                         .then(|| Dropout { stream: source.dropout_stream(weights.step), first_sample: first as u32 });
                     let output = self.model.forward(&params, &x, &batch.t, dropout)?;
@@ -413,7 +419,13 @@ impl<'a> Trainer<'a> {
         Ok(self.dir.write_evaluations(&self.evaluations)?)
     }
 
-    fn write_manifest(&mut self, status: Status, reason: Option<String>, step: u32, first_nonfinite_step: Option<u32>) -> Result<(), TrainError> {
+    fn write_manifest(
+        &mut self,
+        status: Status,
+        reason: Option<String>,
+        step: u32,
+        first_nonfinite_step: Option<u32>,
+    ) -> Result<(), TrainError> {
         let mut last: Vec<Evaluation> = Vec::new();
         for e in &self.evaluations {
             last.retain(|l| (l.split, l.weights) != (e.split, e.weights));
@@ -451,7 +463,13 @@ impl<'a> Trainer<'a> {
     /// What `run.json` vouches for: the results, the samples and the checkpoint of this step, as far as they exist.
     fn committed_files(&self, step: u32) -> Vec<String> {
         let root = self.dir.path();
-        let paths = [root.join("config.toml"), root.join(LOSSES), root.join("metrics.jsonl"), self.dir.sample_path(step), self.dir.checkpoint_path(step)];
+        let paths = [
+            root.join("config.toml"),
+            root.join(LOSSES),
+            root.join("metrics.jsonl"),
+            self.dir.sample_path(step),
+            self.dir.checkpoint_path(step),
+        ];
         let inside = |path: &std::path::PathBuf| Some(path.strip_prefix(root).ok()?.to_str()?.to_owned());
         paths.iter().filter(|path| fs::is_file(path)).filter_map(inside).collect()
     }

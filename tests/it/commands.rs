@@ -59,10 +59,8 @@ fn runs_are_listed_shown_and_reported() {
     lab.write("tiny.toml", TINY);
     lab.ok(&["sweep", "tiny.toml"]);
     let json = lab.ok(&["ls", "--json", "--sweep", "tiny"]);
-    let ids: Vec<String> = json
-        .lines()
-        .map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["run_id"].as_str().unwrap().to_owned())
-        .collect();
+    let ids: Vec<String> =
+        json.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["run_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 2);
     let shown = lab.ok(&["show", &ids[0][..6]]);
     assert!(shown.contains(&ids[0]) && shown.contains("state: done") && shown.contains("[diffusion]"), "{shown}");

@@ -128,8 +128,7 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
     lab.write("tiny.toml", TINY);
     for milliseconds in [30, 90, 150, 200, 260, 330] {
         use std::os::unix::process::CommandExt;
-        let mut child =
-            lab.command(&["sweep", "tiny.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap();
+        let mut child = lab.command(&["sweep", "tiny.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap();
         std::thread::sleep(Duration::from_millis(milliseconds));
         // SAFETY: the group is that of our child, which is not yet waited for.
         unsafe { libc::kill(-child.id().cast_signed(), libc::SIGKILL) };
