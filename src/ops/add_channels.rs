@@ -1,6 +1,6 @@
 //! Adding one vector of channels to every pixel of a sample.
 
-use super::kernel::{by_dtype, slice, sum_rows, with_slices};
+use super::kernel::{by_dtype, slice, sum_rows, vectorized, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
@@ -57,12 +57,14 @@ impl CustomOp2 for AddChannels {
 }
 
 fn add<T: Real>(y: &mut [T], e: &[T], pixels: usize, channels: usize) {
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (y, e) in y.chunks_exact_mut(pixels * channels).zip(e.chunks_exact(channels)) {
                 for y in y.chunks_exact_mut(channels) {
-                    y.iter_mut().zip(e).for_each(|(y, &e)| *y += e);
+                    for (y, &e) in y.iter_mut().zip(e) {
+                        *y += e;
+                    }
                 }
             }
         },

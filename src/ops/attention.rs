@@ -1,6 +1,6 @@
 //! Scaled dot-product attention. [Vaswani17, Eq. 1]
 
-use super::kernel::{LANES, Store, by_dtype, lanes, lanes_mut, matrix, product, slice, with_slices};
+use super::kernel::{LANES, Store, by_dtype, lanes, lanes_mut, matrix, product, slice, vectorized, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::sync::OnceLock;
@@ -163,9 +163,13 @@ fn backward<T: Real>(q: &[T], k: &[T], v: &[T], dout: &[T], weights: &[T], s: Si
 }
 
 fn softmax_rows<T: Real>(scores: &mut [T], n: usize) {
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        || scores.chunks_exact_mut(n).for_each(softmax),
+        || {
+            for row in scores.chunks_exact_mut(n) {
+                softmax(row);
+            }
+        },
     );
 }
 
@@ -205,7 +209,7 @@ fn softmax<T: Real>(row: &mut [T]) {
 
 /// `ds ⟵ p ∘ (ds − Σ p ds)`, row by row.
 fn softmax_gradient_rows<T: Real>(weights: &[T], n: usize, ds: &mut [T]) {
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (p, ds) in weights.chunks_exact(n).zip(ds.chunks_exact_mut(n)) {

@@ -6,7 +6,7 @@
 //! the same products, of the output's gradient with flipped weights and of the transposed matrix. Small images go through
 //! in groups, one below the other, with a zero row between them. Stride 2 unfolds; 1 × 1 is one product.
 
-use super::kernel::{Store, by_dtype, matrix, product, slice, sum_rows, with_slices};
+use super::kernel::{Store, by_dtype, matrix, product, slice, sum_rows, vectorized, with_slices};
 use super::linear;
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -140,7 +140,7 @@ impl Geometry {
     }
 }
 
-const ROWS_PER_PRODUCT: usize = 1100;
+const ROWS_PER_PRODUCT: usize = 350;
 
 struct Conv2d {
     kind: ConvKind,
@@ -287,7 +287,7 @@ fn crop<T: Real>(tall: &[T], g: &Geometry, channels: usize, first_image: usize, 
     for (i, image) in out.chunks_exact_mut(g.height * row).enumerate() {
         let tall = &tall[i * (g.height + 1) * stride..];
         let bias = bias.map(|b| bias_of(b, g, first_image + i));
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || {
                 for (y, line) in image.chunks_exact_mut(row).enumerate() {

@@ -1,7 +1,7 @@
 //! Group normalisation, with the SiLU that follows it in the same pass.
 
 use super::Activation;
-use super::kernel::{Columns, LANES, by_dtype, column_sums, lanes, lanes_mut, silu_of, silu_slope, slice, with_slices};
+use super::kernel::{Columns, LANES, by_dtype, column_sums, lanes, lanes_mut, silu_of, silu_slope, slice, vectorized, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::sync::OnceLock;
@@ -190,7 +190,7 @@ fn forward<T: Real>(x: &[T], gamma: &[T], beta: &[T], s: Sizes, eps: f64, activa
             *m = T::from_f64(moments[first + s.group(i)].0);
         }
         let (mean_ref, sums_ref) = (&*mean, &mut *sums);
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || column_sums(s.pixels, c, sums_ref, &Deviations { x, mean: mean_ref }),
         );
@@ -206,7 +206,7 @@ fn forward<T: Real>(x: &[T], gamma: &[T], beta: &[T], s: Sizes, eps: f64, activa
             shift[i] = T::from_f64(beta[i].to_f64() - m * a);
         }
         let (scale, shift) = (&*scale, &*shift);
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || match activation {
                 Activation::None => rows3(c, scale, shift, x, x, y, |a, b, x, _| a.fma(x, b)),
@@ -252,7 +252,7 @@ fn backward<T: Real>(
             Activation::None => dy,
             Activation::Silu => {
                 let (scale, shift, out) = (&*scale, &*shift, &mut *dx);
-                pulp::Arch::new().dispatch(
+                vectorized(
                     #[inline(always)]
                     || rows3(c, scale, shift, x, dy, out, |a, b, x, dy| dy * silu_slope(a.fma(x, b))),
                 );
@@ -260,7 +260,7 @@ fn backward<T: Real>(
             }
         };
         let columns = Gradients { x, dz, mean, rstd };
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || column_sums(s.pixels, c, sums, &columns),
         );
@@ -280,7 +280,7 @@ fn backward<T: Real>(
             mean[j] = T::from_f64(-r * sum_dz[group] / s.count() - slope * m);
         }
         let (a, b, d) = (&*scale, &*rstd, &*mean);
-        pulp::Arch::new().dispatch(
+        vectorized(
             #[inline(always)]
             || match activation {
                 Activation::None => finish(c, [a, b, d], x, Some(dy), dx),

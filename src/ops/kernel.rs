@@ -24,6 +24,23 @@ pub(super) use by_dtype;
 /// Numbers handled together in a loop; sums have this many partial sums on every instruction set.
 pub(super) const LANES: usize = 16;
 
+/// Runs `f`, compiled for several instruction sets, on the best one this processor has.
+///
+/// Give a closure with `#[inline(always)]`, and only call functions from it that have it too: what is not inlined is
+/// compiled for the oldest processor. The bound is `FnMut` on purpose. Called as `FnOnce`, a closure that consumes nothing
+/// goes through a shim of the compiler's that is not inlined.
+pub(super) fn vectorized<R>(f: impl FnMut() -> R) -> R {
+    struct Hot<F>(F);
+    impl<R, F: FnMut() -> R> pulp::NullaryFnOnce for Hot<F> {
+        type Output = R;
+        #[inline(always)]
+        fn call(mut self) -> R {
+            (self.0)()
+        }
+    }
+    pulp::Arch::new().dispatch(Hot(f))
+}
+
 /// The numbers of a contiguous tensor.
 pub(super) fn slice<'a, T: Real>(storage: &'a CpuStorage, layout: &Layout) -> Result<&'a [T]> {
     let Some((start, end)) = layout.contiguous_offsets() else {
@@ -195,9 +212,9 @@ impl<T: Real> Columns<T, 1> for Plain<'_, T> {
 
 /// Column sums of a `rows × cols` array.
 pub(super) fn sum_rows<T: Real>(x: &[T], rows: usize, cols: usize, out: &mut [T]) {
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        move || column_sums(rows, cols, out, &Plain(&x[..rows * cols])),
+        || column_sums(rows, cols, out, &Plain(&x[..rows * cols])),
     );
 }
 

@@ -1,7 +1,7 @@
 //! Affine maps of the last axis.
 
 use super::Activation;
-use super::kernel::{Store, by_dtype, map2, matrix, product, silu_of, silu_slope, slice, sum_rows, with_slices};
+use super::kernel::{Store, by_dtype, map2, matrix, product, silu_of, silu_slope, slice, sum_rows, vectorized, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::sync::OnceLock;
@@ -126,9 +126,9 @@ impl CustomOp3 for Linear {
 fn activate<T: Real>(z: &[T]) -> Vec<T> {
     let mut y = vec![T::ZERO; z.len()];
     let out = &mut y[..];
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        move || map2(z, z, out, |z, _| silu_of(z)),
+        || map2(z, z, out, |z, _| silu_of(z)),
     );
     y
 }
@@ -136,9 +136,9 @@ fn activate<T: Real>(z: &[T]) -> Vec<T> {
 fn deactivate<T: Real>(z: &[T], dy: &[T]) -> Vec<T> {
     let mut dz = vec![T::ZERO; z.len()];
     let out = &mut dz[..];
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
-        move || map2(z, dy, out, |z, dy| dy * silu_slope(z)),
+        || map2(z, dy, out, |z, dy| dy * silu_slope(z)),
     );
     dz
 }

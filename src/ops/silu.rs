@@ -1,6 +1,6 @@
 //! `silu(x) = x · sigmoid(x)`.
 
-use super::kernel::{by_dtype, map2, silu_of, silu_slope, slice, with_slices};
+use super::kernel::{by_dtype, map2, silu_of, silu_slope, slice, vectorized, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
@@ -24,9 +24,9 @@ impl CustomOp1 for Silu {
         fn run<T: Real>(x: &[T]) -> CpuStorage {
             let mut y = vec![T::ZERO; x.len()];
             let out = &mut y[..];
-            pulp::Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
-                move || map2(x, x, out, |x, _| silu_of(x)),
+                || map2(x, x, out, |x, _| silu_of(x)),
             );
             T::to_cpu_storage_owned(y)
         }
@@ -41,9 +41,9 @@ impl CustomOp1 for Silu {
         by_dtype!(x.dtype(), "silu", T => with_slices::<T, _, 2>([x, dy], |[xs, dys]| {
             let mut dx = vec![0.0; xs.len()];
             let out = &mut dx[..];
-            pulp::Arch::new().dispatch(
+            vectorized(
                 #[inline(always)]
-                move || map2(xs, dys, out, |x, dy| dy * silu_slope(x)),
+                || map2(xs, dys, out, |x, dy| dy * silu_slope(x)),
             );
             Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
         }))

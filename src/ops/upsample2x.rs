@@ -1,6 +1,6 @@
 //! Nearest-neighbour upsampling by 2.
 
-use super::kernel::{by_dtype, slice, with_slices};
+use super::kernel::{by_dtype, slice, vectorized, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
@@ -62,7 +62,7 @@ fn add_blocks<T: Real>(dy: &[T], w: usize, c: usize, dx: &mut [T]) {
     if w * c == 0 {
         return;
     }
-    pulp::Arch::new().dispatch(
+    vectorized(
         #[inline(always)]
         || {
             for (dx, dy) in dx.chunks_exact_mut(w * c).zip(dy.chunks_exact(4 * w * c)) {
