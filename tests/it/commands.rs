@@ -63,7 +63,7 @@ fn runs_are_listed_shown_and_reported() {
         json.lines().map(|l| serde_json::from_str::<serde_json::Value>(l).unwrap()["run_id"].as_str().unwrap().to_owned()).collect();
     assert_eq!(ids.len(), 2);
     let shown = lab.ok(&["show", &ids[0][..6]]);
-    assert!(shown.contains(&ids[0]) && shown.contains("state: done") && shown.contains("[diffusion]"), "{shown}");
+    assert!(shown.contains(&ids[0]) && shown.contains("state: done") && shown.contains("schedule = "), "{shown}");
     lab.ok(&["show", "latest", "--json"]);
     let said = lab.ok(&["report"]);
     assert!(said.contains("results/reports/tiny/index.html"), "{said}");
