@@ -2,7 +2,7 @@
 
 use super::output::{Table, print, short};
 use super::{CliError, exit};
-use crate::data::{self, DataSpec, picture};
+use crate::data::{self, DataSpec, Dataset, picture};
 use crate::diffusion::{
     DecoderCdf, DiffusionSpec, FirstLogVariance, GaussianDiffusion, NoiseSchedule, Prediction, ScheduleKind, VarianceType,
 };
@@ -10,6 +10,9 @@ use crate::named::NamedEnum;
 use crate::rng::{self, Purpose};
 use crate::units::Timestep;
 use std::path::PathBuf;
+
+/// Points of a 2-D set in each plot.
+const POINTS: usize = 1500;
 
 #[derive(clap::Args)]
 pub struct ScheduleArgs {
@@ -103,9 +106,10 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
     if let Some(t) = at.iter().find(|t| **t > args.timesteps) {
         return Err(CliError::input(format!("t = {t} lies beyond T = {}", args.timesteps), "every --at lies in 0..=T"));
     }
-    let images = args.images.min(dataset.test.len());
+    // A row is an image under a schedule; of points, a row is many of them.
+    let (rows, each) = if shape.is_image() { (args.images.clamp(1, dataset.test.len()), 1) } else { (1, POINTS.min(dataset.test.len())) };
     let dims = shape.dims();
-    let mut tiles = Vec::new();
+    let mut strip: Vec<Vec<f32>> = Vec::new();
     for name in &args.schedule {
         let spec = DiffusionSpec {
             schedule: schedule_kind(name)?,
@@ -117,23 +121,37 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
             clip_x0: false,
         };
         let diffusion = GaussianDiffusion::new(&spec, shape, dataset.info.encoding)?;
-        for image in 0..images {
-            let (mut x_0, mut noise) = (vec![0.0; dims], vec![0.0; dims]);
-            dataset.test.scaled(image, &mut x_0);
-            rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, 0).normals(image as u32, &mut noise);
+        for row in 0..rows {
             for t in &at {
-                let mut x_t = x_0.clone();
-                if let Some(t) = Timestep::new(*t) {
-                    diffusion.q_sample(t, &x_0, &noise, &mut x_t);
+                let mut tile = vec![0.0; each * dims];
+                for (i, x) in tile.chunks_exact_mut(dims).enumerate() {
+                    noised(&diffusion, &dataset, row * each + i, *t, x);
                 }
-                tiles.extend(x_t);
+                strip.push(tile);
             }
         }
     }
-    let png = picture::png(&picture::contact_sheet(tiles.chunks_exact(dims), shape, at.len()))?;
+    let picture = if shape.is_image() {
+        picture::contact_sheet(strip.iter().map(Vec::as_slice), shape, at.len())
+    } else {
+        let plots: Vec<_> = strip.iter().map(|tile| picture::scatter(&tile.chunks_exact(2).map(|p| [p[0], p[1]]).collect::<Vec<_>>(), &[])).collect();
+        picture::tile(&plots, at.len())
+    };
+    let png = picture::png(&picture)?;
     std::fs::write(&args.out, png)
         .map_err(|e| CliError::input(format!("cannot write {}: {e}", args.out.display()), "choose another --out"))?;
     let columns: Vec<String> = at.iter().map(|t| format!("t = {t}")).collect();
-    print(&format!("{}: {} row(s) for each of {}; columns {}\n", args.out.display(), images, args.schedule.join(", "), columns.join(", ")));
+    print(&format!("{}: {} row(s) for each of {}; columns {}\n", args.out.display(), rows, args.schedule.join(", "), columns.join(", ")));
     Ok(exit::DONE)
+}
+
+/// x_t of a test example, with the noise that evaluations use for it at t = 0 in every schedule.
+fn noised(diffusion: &GaussianDiffusion, dataset: &Dataset, example: usize, t: u32, x: &mut [f32]) {
+    let mut noise = vec![0.0; x.len()];
+    rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, 0).normals(example as u32, &mut noise);
+    dataset.test.scaled(example, x);
+    if let Some(t) = Timestep::new(t) {
+        let x_0 = x.to_vec();
+        diffusion.q_sample(t, &x_0, &noise, x);
+    }
 }

@@ -164,6 +164,18 @@ fn draw(plot: &mut RgbImage, x: f64, y: f64, dot: Dot) {
     }
 }
 
+/// Pictures of one size, `columns` to a row.
+pub fn tile(pictures: &[RgbImage], columns: usize) -> RgbImage {
+    let (width, height) = pictures.first().map_or((1, 1), RgbImage::dimensions);
+    let columns = columns.clamp(1, pictures.len().max(1)) as u32;
+    let mut sheet = RgbImage::from_pixel(width * columns, height * (pictures.len() as u32).div_ceil(columns).max(1), BACKGROUND);
+    for (i, picture) in pictures.iter().enumerate() {
+        let (column, row) = (i as u32 % columns, i as u32 / columns);
+        image::imageops::replace(&mut sheet, picture, i64::from(column * width), i64::from(row * height));
+    }
+    sheet
+}
+
 /// The bytes of a PNG file.
 ///
 /// # Errors
@@ -179,6 +191,15 @@ mod tests {
     use super::*;
 
     const DIGIT: Shape = Shape { height: 8, width: 8, channels: 1 };
+
+    #[test]
+    fn pictures_are_tiled_row_by_row() {
+        let one = |v: u8| RgbImage::from_pixel(2, 3, image::Rgb([v; 3]));
+        let sheet = tile(&[one(1), one(2), one(3)], 2);
+        assert_eq!(sheet.dimensions(), (4, 6));
+        assert_eq!([(0, 0), (2, 0), (1, 5)].map(|(x, y)| sheet.get_pixel(x, y).0[0]), [1, 2, 3]);
+        assert_eq!(*sheet.get_pixel(3, 5), BACKGROUND);
+    }
 
     #[test]
     fn small_images_are_enlarged_and_large_ones_are_not() {

@@ -3,4 +3,5 @@
 mod architecture;
 mod commands;
 mod lab;
+mod readme;
 mod training;

@@ -1,0 +1,77 @@
+//! The README, held against the program: its TOML is planned, its tables are the program's own, its commands exist.
+
+use crate::lab::Lab;
+use ddpm_lab::config::keys;
+use ddpm_lab::store::columns;
+use std::path::Path;
+
+fn read(name: &str) -> String {
+    std::fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join(name)).unwrap()
+}
+
+/// The contents of every fenced block of a language.
+fn blocks(text: &str, language: &str) -> Vec<String> {
+    let fence = format!("```{language}\n");
+    text.split(&fence).skip(1).map(|rest| rest.split("\n```").next().unwrap().to_owned()).collect()
+}
+
+#[test]
+fn every_experiment_in_the_readme_plans() {
+    let experiments = blocks(&read("README.md"), "toml");
+    assert!(experiments.len() >= 2);
+    for (i, text) in experiments.iter().enumerate() {
+        let lab = Lab::new();
+        lab.write("readme.toml", text);
+        let plan = lab.ok(&["plan", "readme.toml"]);
+        assert!(plan.contains("runs"), "block {i}: {plan}");
+    }
+}
+
+#[test]
+fn the_readme_lists_every_key_as_the_program_knows_it() {
+    let readme = read("README.md");
+    let listed = readme.split("<!-- keys: ").nth(1).unwrap().split_once("-->\n").unwrap().1.split("<!-- end of keys -->").next().unwrap();
+    let known = keys::reference().replace("\n### ", "\n#### ");
+    assert_eq!(listed.trim(), known.trim(), "print the table with `cargo test -- keys` and put it into the README");
+}
+
+#[test]
+fn the_readme_names_every_column_of_the_parquet() {
+    let readme = read("README.md");
+    let table = readme.split("The columns, in order:").nth(1).unwrap().split("\n\n`Σ").next().unwrap();
+    let mut from = 0;
+    for column in columns() {
+        let name = format!("`{}`", column.name);
+        let at = table[from..].find(&name).unwrap_or_else(|| panic!("{name} is missing or out of order"));
+        from += at + name.len();
+    }
+    assert_eq!(table.matches("| `").count() + table.matches("` `").count(), columns().len(), "the README names a column that is not there");
+}
+
+#[test]
+fn every_command_of_the_readme_exists() {
+    let readme = read("README.md");
+    let justfile = read("justfile");
+    let lab = Lab::new();
+    let mut seen = 0;
+    for line in blocks(&readme, "sh").iter().flat_map(|b| b.lines()) {
+        let words: Vec<&str> = line.split('#').next().unwrap().split_whitespace().collect();
+        let ["./just", recipe, rest @ ..] = words.as_slice() else { panic!("`{line}` is no ./just command") };
+        assert!(justfile.lines().any(|l| l.starts_with(&format!("{recipe} "))), "no recipe `{recipe}`");
+        let command: Vec<&str> = match *recipe {
+            "test" => continue,
+            "lab" => rest.to_vec(),
+            other => [&[other], rest].concat(),
+        };
+        // `--help` with the arguments that come before the paths: an unknown sub-command or option is an error.
+        let kept: Vec<&str> = command.iter().copied().take_while(|w| !w.contains('/')).collect();
+        let options: Vec<&str> = command.iter().copied().filter(|w| w.starts_with("--")).collect();
+        let help = lab.ok(&[&kept[..], &["--help"]].concat());
+        assert!(options.iter().all(|o| help.contains(o)), "{line}: {help}");
+        for file in command.iter().filter(|w| w.starts_with("experiments/")) {
+            assert!(Path::new(env!("CARGO_MANIFEST_DIR")).join(file).is_file(), "{file}");
+        }
+        seen += 1;
+    }
+    assert!(seen >= 6, "{seen} commands");
+}
