@@ -119,7 +119,7 @@ pub fn grouped(n: i64) -> String {
     let digits = n.unsigned_abs().to_string();
     let mut out = String::new();
     for (i, c) in digits.chars().enumerate() {
-        if digits.len() > 4 && i > 0 && (digits.len() - i) % 3 == 0 {
+        if digits.len() > 4 && i > 0 && (digits.len() - i).is_multiple_of(3) {
             out.push('\u{2009}');
         }
         out.push(c);
@@ -249,7 +249,8 @@ mod tests {
 
     #[test]
     fn labels_of_values_are_short() {
-        for (x, l) in [(300.0, "300"), (0.05, "0.05"), (0.005, "5×10⁻³"), (3e-5, "3×10⁻⁵"), (1e-4, "10⁻⁴"), (2.5e6, "2.5×10⁶"), (0.0, "0")] {
+        for (x, l) in [(300.0, "300"), (0.05, "0.05"), (0.005, "5×10⁻³"), (3e-5, "3×10⁻⁵"), (1e-4, "10⁻⁴"), (2.5e6, "2.5×10⁶"), (0.0, "0")]
+        {
             assert_eq!(label(x), l);
         }
     }
