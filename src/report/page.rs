@@ -141,7 +141,7 @@ fn reading(study: &Study, answer: &Answer) -> String {
     }
     said += ".";
     if answer.comparisons.iter().any(|c| c.attribution.is_some()) {
-        said += " Ranges of t were chosen after seeing the data: the shortest that carry at least four fifths of a difference, on the scale 1, 2, 5, 10, ….";
+        said += " Ranges of t were chosen after seeing the data: the shortest that carry at least four fifths of a difference, with ends at 1, 2, 5, 10, 20, 50 and so on.";
     }
     if study.differential() {
         said += " The data is continuous: bits are differential, may be negative, and compare only with those of the same data in the same units.";

@@ -139,7 +139,7 @@ impl<'a> Study<'a> {
             .find(|m| data.runs.iter().any(|r| r.state == RunState::Done && m.last_of(&r.evaluations).is_some()));
         let views: Vec<RunView> = data.runs.par_iter().map(|run| view(run, metric)).collect();
         let keys = varying_keys(data);
-        let mut groups: Vec<(Vec<(String, String)>, Vec<RunView>)> = Vec::new();
+        let mut groups: Vec<Group> = Vec::new();
         let mut index: BTreeMap<(String, Vec<(String, String)>), usize> = BTreeMap::new();
         for run in views {
             let key = (run.data.run.cell.clone(), run.data.run.axes.clone());
@@ -212,6 +212,9 @@ impl<'a> Study<'a> {
         }
     }
 }
+
+/// The axes of a cell that differ somewhere, and its runs.
+type Group<'a> = (Vec<(String, String)>, Vec<RunView<'a>>);
 
 fn view(run: &RunData, metric: Option<Metric>) -> RunView<'_> {
     let last = metric.and_then(|m| m.last_of(&run.evaluations));
@@ -289,7 +292,7 @@ fn varying_keys(data: &SweepData) -> Vec<String> {
     values.into_iter().filter(|(_, seen)| seen.len() > 1).map(|(key, _)| key).collect()
 }
 
-fn labels(data: &SweepData, groups: &[(Vec<(String, String)>, Vec<RunView>)]) -> Vec<String> {
+fn labels(data: &SweepData, groups: &[Group]) -> Vec<String> {
     let short: Vec<String> = groups
         .iter()
         .map(|(axes, runs)| {

@@ -53,7 +53,7 @@ fn interval(i: &Interval) -> String {
 fn verdict(d: &Interval) -> &'static str {
     match d.n {
         0 => "no common seed",
-        1 => "n = 1, no claim",
+        1 => "n = 1",
         _ if d.excludes_zero() => "resolved",
         _ => "not resolved",
     }
@@ -77,7 +77,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             says,
             interval(&r.decoder),
             interval(&r.kl),
-            interval(&r.prior),
+            plus_minus(r.prior.mean, f64::NAN),
             interval(&r.eps_mse),
         ]);
     }
@@ -87,7 +87,10 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
         rows.push(row);
     }
     table(
-        &format!("Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds", study.unit()),
+        &format!(
+            "Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds (the prior without)",
+            study.unit()
+        ),
         &[
             ("#", true),
             ("cell", false),

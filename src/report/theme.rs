@@ -67,7 +67,10 @@ impl Looks {
         let keys: Vec<&str> = cells.first().map_or(Vec::new(), |(axes, _)| axes.iter().map(|(k, _)| k.as_str()).collect());
         let uniform = cells.iter().all(|(axes, _)| axes.iter().map(|(k, _)| k.as_str()).eq(keys.iter().copied()));
         if uniform && keys.len() >= 2 {
-            if let Some(looks) = Self::by_axes(cells, &keys) {
+            // Dashes for everything but the first axis, or else for one axis alone, from the last on.
+            let all_but_first: Vec<usize> = (1..keys.len()).collect();
+            let alone = (1..keys.len()).rev().map(|i| vec![i]);
+            if let Some(looks) = std::iter::once(all_but_first).chain(alone).find_map(|dashed| Self::by_axes(cells, &keys, &dashed)) {
                 return looks;
             }
         }
@@ -89,38 +92,43 @@ impl Looks {
         Self { cells: looks, legend: Legend { entries } }
     }
 
-    /// Colour by the first axis, dash by the rest; `None` where there are more values than can be told apart.
-    fn by_axes(cells: &[(Vec<(String, String)>, String)], keys: &[&str]) -> Option<Self> {
-        let rest = |axes: &[(String, String)]| axes[1..].iter().map(|(_, v)| shown(v)).collect::<Vec<_>>().join(" · ");
-        let (mut firsts, mut rests): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
-        for (axes, _) in cells {
-            let (first, other) = (axes[0].1.clone(), rest(axes));
-            if !firsts.contains(&first) {
-                firsts.push(first);
+    /// Dashes for the axes in `dashed`, colours for the others; `None` where there are more values than can be told apart.
+    fn by_axes(cells: &[(Vec<(String, String)>, String)], keys: &[&str], dashed: &[usize]) -> Option<Self> {
+        let part = |axes: &[(String, String)], of_dash: bool| {
+            let chosen = axes.iter().enumerate().filter(|(i, _)| dashed.contains(i) == of_dash);
+            chosen.map(|(_, (_, v))| shown(v)).collect::<Vec<_>>().join(" · ")
+        };
+        let distinct = |of_dash: bool| {
+            let mut values: Vec<String> = Vec::new();
+            for (axes, _) in cells {
+                let value = part(axes, of_dash);
+                if !values.contains(&value) {
+                    values.push(value);
+                }
             }
-            if !rests.contains(&other) {
-                rests.push(other);
-            }
-        }
-        let numeric = firsts.len() > 2 && is_numeric(firsts.iter().map(String::as_str));
-        if rests.len() > DASHES.len() || (firsts.len() > PALETTE.len() && !numeric) {
+            values
+        };
+        let (hues, dashes) = (distinct(false), distinct(true));
+        let numeric = hues.len() > 2 && is_numeric(hues.iter().map(String::as_str));
+        if dashes.len() > DASHES.len() || (hues.len() > PALETTE.len() && !numeric) {
             return None;
         }
-        let color = |i: usize| if numeric { ramp(i as f64 / (firsts.len() - 1) as f64) } else { PALETTE[i] };
+        let color = |i: usize| if numeric { ramp(i as f64 / (hues.len() - 1) as f64) } else { PALETTE[i] };
         let position = |list: &[String], item: &str| list.iter().position(|x| x == item).unwrap_or(0);
         let looks = cells
             .iter()
-            .map(|(axes, _)| Look { color: color(position(&firsts, &axes[0].1)), dash: DASHES[position(&rests, &rest(axes))] })
+            .map(|(axes, _)| Look { color: color(position(&hues, &part(axes, false))), dash: DASHES[position(&dashes, &part(axes, true))] })
             .collect();
-        let mut entries = vec![Entry { label: format!("{}:", axis_title(keys[0])), swatch: Swatch::None }];
-        for (i, value) in firsts.iter().enumerate() {
-            entries.push(Entry { label: shown(value).to_string(), swatch: Swatch::Line(Stroke::solid(color(i), 3.0)) });
-        }
-        let title = keys[1..].iter().map(|k| axis_title(k)).collect::<Vec<_>>().join(" · ");
-        entries.push(Entry { label: format!("{title}:"), swatch: Swatch::None });
-        for (value, dash) in rests.iter().zip(DASHES) {
-            entries.push(Entry { label: value.clone(), swatch: Swatch::Line(Stroke { color: GREY, width: 3.0, dash }) });
-        }
+        let title = |of_dash: bool| {
+            let chosen = keys.iter().enumerate().filter(|(i, _)| dashed.contains(i) == of_dash);
+            Entry { label: format!("{}:", chosen.map(|(_, k)| axis_title(k)).collect::<Vec<_>>().join(" · ")), swatch: Swatch::None }
+        };
+        let mut entries = vec![title(false)];
+        entries
+            .extend(hues.iter().enumerate().map(|(i, v)| Entry { label: v.clone(), swatch: Swatch::Line(Stroke::solid(color(i), 3.0)) }));
+        entries.push(title(true));
+        let grey = |dash| Swatch::Line(Stroke { color: GREY, width: 3.0, dash });
+        entries.extend(dashes.iter().zip(DASHES).map(|(v, dash)| Entry { label: v.clone(), swatch: grey(dash) }));
         Some(Self { cells: looks, legend: Legend { entries } })
     }
 }
@@ -157,6 +165,24 @@ mod tests {
         assert_ne!(looks.cells[0].color, looks.cells[2].color);
         assert_ne!(looks.cells[0].dash, looks.cells[1].dash);
         assert_eq!(looks.legend.entries.len(), 2 + 2 + 2);
+    }
+
+    #[test]
+    fn three_axes_give_the_last_one_the_dash_where_the_others_are_too_many_for_it() {
+        let mut three = Vec::new();
+        for lr in ["1e-4", "2e-4", "3e-4", "4e-4", "5e-4"] {
+            for (axes, label) in cells(&["a", "b", "c", "d"], &["simple", "vlb"]) {
+                three.push((
+                    axes.into_iter().chain([("train.lr".into(), lr.into())]).collect::<Vec<(String, String)>>(),
+                    format!("{label} {lr}"),
+                ));
+            }
+        }
+        let looks = Looks::of(&three);
+        assert_eq!(looks.legend.entries.len(), 1 + 8 + 1 + 5);
+        for (i, a) in looks.cells.iter().enumerate() {
+            assert!(!looks.cells[..i].contains(a), "cell {i} repeats a look");
+        }
     }
 
     #[test]

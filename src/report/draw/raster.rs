@@ -133,10 +133,9 @@ impl Canvas {
                     }
                 }
             }
-            for x in left.min(right)..right {
-                let share = f64::from(coverage[x]).min(1.0) * opacity;
-                self.blend(x as u32, row, color, share);
-                coverage[x] = 0.0;
+            let from = left.min(right);
+            for (i, share) in coverage[from..right].iter_mut().enumerate() {
+                self.blend((from + i) as u32, row, color, f64::from(std::mem::take(share)).min(1.0) * opacity);
             }
             coverage[width] = 0.0;
         }

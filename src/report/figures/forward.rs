@@ -141,6 +141,17 @@ mod tests {
     }
 
     #[test]
+    fn points_are_scattered_without_their_noise_at_the_start() {
+        let mut data = synthetic::sweep();
+        data.forward = Ok(synthetic::points());
+        let Drawn::Figure(figure) = draw(&Study::new(&data)).unwrap() else { panic!("no figure") };
+        let dots = figure.scene.shapes.iter().filter(|s| matches!(s, crate::report::draw::Shape::Dot { .. })).count();
+        // Four schedules, nine columns, 400 points each, a few of them outside the frame.
+        assert!(dots > 4 * 9 * 390 && dots <= 4 * 9 * 400, "{dots}");
+        assert!(figure.caption.starts_with("Points"));
+    }
+
+    #[test]
     fn chosen_timesteps_begin_at_one_and_end_at_the_last() {
         assert_eq!((timestep(0.0, 1000), timestep(0.05, 1000), timestep(1.0, 1000), timestep(0.05, 4)), (1, 50, 1000, 1));
     }
