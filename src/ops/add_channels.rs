@@ -62,7 +62,9 @@ fn add<T: Real>(y: &mut [T], e: &[T], pixels: usize, channels: usize) {
         || {
             for (y, e) in y.chunks_exact_mut(pixels * channels).zip(e.chunks_exact(channels)) {
                 for y in y.chunks_exact_mut(channels) {
-                    y.iter_mut().zip(e).for_each(|(y, &e)| *y += e);
+                    for (y, &e) in y.iter_mut().zip(e) {
+                        *y += e;
+                    }
                 }
             }
         },

@@ -165,7 +165,12 @@ fn backward<T: Real>(q: &[T], k: &[T], v: &[T], dout: &[T], weights: &[T], s: Si
 fn softmax_rows<T: Real>(scores: &mut [T], n: usize) {
     crate::simd::dispatch(
         #[inline(always)]
-        || scores.chunks_exact_mut(n).for_each(softmax),
+        || {
+            // A loop, as `for_each` is not inlined and would leave the softmax to the oldest processor.
+            for row in scores.chunks_exact_mut(n) {
+                softmax(row);
+            }
+        },
     );
 }
 

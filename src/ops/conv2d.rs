@@ -140,7 +140,7 @@ impl Geometry {
     }
 }
 
-const ROWS_PER_PRODUCT: usize = 1100;
+const ROWS_PER_PRODUCT: usize = 350;
 
 struct Conv2d {
     kind: ConvKind,
