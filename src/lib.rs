@@ -11,7 +11,7 @@
 //!
 //! | floor | module | holds |
 //! |---|---|---|
-//! | 0 | [`named`] [`units`] [`rng`] [`record`] | enums with names; 1-based timesteps; the only randomness; the vocabulary of results |
+//! | 0 | [`named`] [`units`] [`rng`] [`simd`] [`record`] | enums with names; 1-based timesteps; the only randomness; loops at full width; the vocabulary of results |
 //! | 1 | [`ops`] | differentiable operations with their own backward, NHWC, one file each |
 //! | 1 | [`diffusion`] | schedules, the Gaussian process, losses, the bound, samplers, closed-form denoisers: host slices, no tensors |
 //! | 1 | [`model`] | parameters by name, the U-Net, the MLP |

@@ -26,7 +26,7 @@ pub enum Purpose {
 }
 
 /// The seed of every evaluation's noise, whatever the run's own seed is.
-pub const EVALUATION_SEED: u64 = 0x5EED_0F_EA51;
+pub const EVALUATION_SEED: u64 = 0x5EED_0FEA;
 
 /// Random numbers for one purpose at one step: index them by sample, and by lane where a sample needs several sequences.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -191,7 +191,7 @@ fn ln(u: f32) -> f32 {
     let z = x * x;
     let mut p = 7.037_683_6e-2_f32;
     for c in
-        [-1.151_461e-1, 1.167_699_9e-1, -1.242_014_1e-1, 1.424_932_3e-1, -1.666_805_8e-1, 2.000_071_5e-1, -2.499_999_4e-1, 3.333_333_1e-1]
+        [-1.151_461e-1, 1.167_699_9e-1, -1.242_014_1e-1, 1.424_932_3e-1, -1.666_805_8e-1, 2.000_071_5e-1, -2.499_999_4e-1, 0.333_333_13]
     {
         p = p.mul_add(x, c);
     }

@@ -134,7 +134,8 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
     let picture = if shape.is_image() {
         picture::contact_sheet(strip.iter().map(Vec::as_slice), shape, at.len())
     } else {
-        let plots: Vec<_> = strip.iter().map(|tile| picture::scatter(&tile.chunks_exact(2).map(|p| [p[0], p[1]]).collect::<Vec<_>>(), &[])).collect();
+        let plots: Vec<_> =
+            strip.iter().map(|tile| picture::scatter(&tile.chunks_exact(2).map(|p| [p[0], p[1]]).collect::<Vec<_>>(), &[])).collect();
         picture::tile(&plots, at.len())
     };
     let png = picture::png(&picture)?;

@@ -17,7 +17,7 @@ pub fn stderr_colour() -> bool {
 
 /// The terminal's width, or 100 where there is none.
 pub fn width() -> usize {
-    std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).or_else(|| console_width()).unwrap_or(100).max(20)
+    std::env::var("COLUMNS").ok().and_then(|c| c.parse().ok()).or_else(console_width).unwrap_or(100).max(20)
 }
 
 fn console_width() -> Option<usize> {

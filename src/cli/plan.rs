@@ -102,7 +102,7 @@ fn flops(run: &GridRun) -> Result<f64, CliError> {
     let channels = run.info.shape.channels * if config.diffusion.variance == VarianceType::LearnedRange { 2 } else { 1 };
     let forward = Model::new(&config.model, run.info.shape, channels)?.forward_flops() as f64;
     let t = f64::from(config.diffusion.timesteps);
-    let evaluations = if config.eval.every == 0 { 1.0 } else { f64::from(config.train.steps / config.eval.every) + 1.0 };
+    let evaluations = 1.0 + f64::from(config.train.steps.checked_div(config.eval.every).unwrap_or(0));
     let visited = match config.eval.timesteps {
         EvalTimesteps::All => t,
         EvalTimesteps::Strided(k) => f64::from(k),

@@ -217,6 +217,7 @@ impl GaussianDiffusion {
     }
 
     /// Calls `each` with (j, output, x̂_0-slope of the term, log-variance slope, target difference) for every element.
+    #[expect(clippy::too_many_arguments, reason = "the arguments are the paper's symbols")]
     fn visit(
         &self,
         t: Timestep,
@@ -251,7 +252,7 @@ impl GaussianDiffusion {
     /// - `hybrid`: simple + λ · T · term, where the bound moves only the variance. [Nichol21, Eq. 16]
     ///
     /// x̂_0 is never clipped here. The terms come back unweighted, for the record.
-    #[allow(clippy::too_many_arguments, reason = "the arguments are the paper's symbols")]
+    #[expect(clippy::too_many_arguments, reason = "the arguments are the paper's symbols")]
     pub fn loss_and_gradient(
         &self,
         loss: &LossSpec,

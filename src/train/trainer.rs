@@ -270,7 +270,7 @@ impl<'a> Trainer<'a> {
 
     fn evaluation_is_due(&self, step: u32, last: bool) -> bool {
         let every = self.config.eval.every;
-        let due = last || (every > 0 && step % every == 0);
+        let due = last || (every > 0 && step.is_multiple_of(every));
         due && !self.evaluations.iter().any(|e| e.split == Split::Val && e.step == i64::from(step))
     }
 
