@@ -190,6 +190,7 @@ pub enum Event {
     /// A window of training ended: its mean loss and speed.
     Progress {
         step: u32,
+        #[serde(with = "nan_as_null")]
         loss: f64,
         steps_per_second: f64,
     },
