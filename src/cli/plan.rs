@@ -26,8 +26,8 @@ pub struct PlanArgs {
     json: bool,
 }
 
-/// What a core is taken to compute where no finished run tells: 60 GFLOP/s.
-const ASSUMED_FLOPS: f64 = 60e9;
+/// What a core is taken to compute where no finished run tells: what small U-Nets reach on a core with AVX2.
+const ASSUMED_FLOPS: f64 = 40e9;
 
 pub fn plan(args: &PlanArgs) -> Result<i32, CliError> {
     let grid = load_grid(&args.file, &args.overrides)?;
@@ -124,7 +124,7 @@ fn cost(grid: &Grid, states: &[(RunState, Option<f64>)], costs: &[f64]) -> Strin
     let (rate, basis) = if finished.0 > 0.0 {
         (finished.1 / finished.0, "at the speed of this sweep's finished runs")
     } else {
-        (ASSUMED_FLOPS, "at 60 GFLOP/s a core, a guess until a run has finished")
+        (ASSUMED_FLOPS, "at 40 GFLOP/s a core, a guess until a run has finished")
     };
     let total: f64 = costs.iter().sum();
     format!(

@@ -206,7 +206,10 @@ fn resolve(cell: &Cell<'_>, inspector: &mut Inspector<'_>) -> Result<(RunConfig,
         keys: vec![if config.data.path.is_some() { "data.path" } else { "data.name" }],
         message: format!("the data cannot be used: {message}"),
         label: String::new(),
-        help: String::new(),
+        help: match &config.data.path {
+            Some(path) if !path.exists() => format!("`ddpm-lab data import SOURCE {}` makes such a file", path.display()),
+            _ => String::new(),
+        },
     })?;
     if !expected.is_empty() && expected != info.fingerprint {
         let what = config.data.path.as_ref().map_or_else(|| format!("\"{}\"", config.data.name), |path| path.display().to_string());

@@ -264,14 +264,14 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     // ── log, eval, sample
     key!(log.every: u32 = lit("100"), COUNT, |n| *n > 0, "Steps in a window of training losses.").also(&["log_interval"]),
     key!(eval.every: u32 = lit("500"), "Steps between evaluations on `val`; 0 only at the end.").also(&["eval_interval"]),
-    key!(eval.images: u32 = derived("64, or all of `val` where it is smaller", |c, info| c.eval.images = at_most(64, info.val)),
+    key!(eval.images: u32 = derived("64 images or 1000 points, or all of `val` where it is smaller", |c, info| c.eval.images = at_most(if info.shape.is_image() { 64 } else { 1000 }, info.val)),
         COUNT, |n| *n > 0, "Images of `val` in each evaluation."),
     key!(eval.timesteps: EvalTimesteps = derived("\"strided:50\"; \"all\" where T is at most 50", fill_eval_timesteps),
         "Timesteps of an evaluation on `val`: all, or one in each of K strata. The final one on `test` always takes all."),
-    key!(eval.test_images: u32 = derived("128, or all of `test` where it is smaller", |c, info| c.eval.test_images = at_most(128, info.test)),
+    key!(eval.test_images: u32 = derived("128 images or 2000 points, or all of `test` where it is smaller", |c, info| c.eval.test_images = at_most(if info.shape.is_image() { 128 } else { 2000 }, info.test)),
         COUNT, |n| *n > 0, "Images of `test` in the final evaluation."),
     key!(eval.draws: u32 = lit("1"), COUNT, |n| *n > 0, "Noise draws for each image and timestep."),
-    key!(sample.count: u32 = lit("64"), "Samples drawn at the end.").also(&["num_samples"]),
+    key!(sample.count: u32 = derived("64 images or 2000 points", |c, info| c.sample.count = if info.shape.is_image() { 64 } else { 2000 }), "Samples drawn at the end.").also(&["num_samples"]),
     key!(sample.every: u32 = lit("0"), "Samples also every so many steps; 0 only at the end."),
     SEED,
 ];

@@ -45,7 +45,8 @@ fn the_readme_names_every_column_of_the_parquet() {
         let at = table[from..].find(&name).unwrap_or_else(|| panic!("{name} is missing or out of order"));
         from += at + name.len();
     }
-    let named: usize = table.lines().filter_map(|row| row.strip_prefix("| `")?.split(" | ").next()).map(|cell| cell.matches("` `").count() + 1).sum();
+    let named: usize =
+        table.lines().filter_map(|row| row.strip_prefix("| `")?.split(" | ").next()).map(|cell| cell.matches("` `").count() + 1).sum();
     assert_eq!(named, columns().len(), "the README names a column that is not there");
 }
 
