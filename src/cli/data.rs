@@ -13,7 +13,10 @@ pub enum DataCommand {
     /// Turn IDX files (MNIST, Fashion-MNIST), a folder of images, CIFAR-10 or .npy into one HDF5 file.
     Import(ImportArgs),
     /// Show what an HDF5 file holds and how it would be used.
-    Info { file: PathBuf },
+    Info {
+        /// An HDF5 file.
+        file: PathBuf,
+    },
     /// List the built-in data sets.
     List,
 }
@@ -25,10 +28,10 @@ pub struct ImportArgs {
     /// The HDF5 file to write.
     out: PathBuf,
     /// Test images, where they are not found beside the source.
-    #[arg(long)]
+    #[arg(long, value_name = "PATH")]
     test: Option<PathBuf>,
     /// Crop to the middle square and resize to this many pixels (folders of images).
-    #[arg(long)]
+    #[arg(long, value_name = "PIXELS")]
     size: Option<u32>,
     /// Convert colour images to grey.
     #[arg(long)]

@@ -24,8 +24,8 @@ Start here:
   ddpm-lab sweep experiments/beta_schedules.toml    run what is not done
   ddpm-lab report                                   results/reports/<name>/index.html
 
-Exit codes: 0 done, 1 internal error, 2 bad input, 4 nothing matched, 75 interrupted (the same command goes on),
-100 some run failed or diverged, 128 + N ended by signal N.";
+Exit codes: 0 done, 1 internal error, 2 bad input, 4 nothing matched, 75 stopped by --stop-after, USR1 or USR2,
+100 some run failed or diverged, 128 + N stopped by signal N (130: Ctrl-C). What was stopped, the same command goes on with.";
 
 /// A research harness for denoising diffusion models: experiment grids in, per-timestep losses and figures out.
 #[derive(Parser)]
@@ -126,7 +126,7 @@ pub fn main() -> i32 {
     match result {
         Ok(code) => code,
         Err(error) => {
-            eprint!("{}", error.render(output::stderr_colour()));
+            output::complain(&error.render(output::stderr_colour()));
             error.exit_code()
         }
     }

@@ -2,12 +2,23 @@
 
 use std::io::{IsTerminal, Write};
 
-/// Writes to standard output. If nobody reads any more (`| head`), the program ends quietly.
+/// Writes to standard output. If nobody reads any more (`| head`), the program ends quietly; if it cannot be written for
+/// another reason, with an error.
 pub fn print(text: &str) {
     let mut out = std::io::stdout().lock();
-    if out.write_all(text.as_bytes()).and_then(|()| out.flush()).is_err() {
-        std::process::exit(super::exit::DONE);
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(super::exit::DONE),
+        Err(error) => {
+            complain(&format!("error: standard output: {error}\n"));
+            std::process::exit(super::exit::INTERNAL);
+        }
     }
+}
+
+/// Writes to standard error; where that is closed there is nobody left to tell.
+pub fn complain(text: &str) {
+    let _ = std::io::stderr().lock().write_all(text.as_bytes());
 }
 
 /// Whether standard error shows colours.

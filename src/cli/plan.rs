@@ -39,8 +39,8 @@ pub fn plan(args: &PlanArgs) -> Result<i32, CliError> {
             .iter()
             .zip(&states)
             .zip(&costs)
-            .map(|((run, (state, _)), flops)| {
-                serde_json::json!({"run_id": run.id, "slug": run.slug, "cell": run.cell, "axes": run.axes, "seed": run.seed, "state": state, "flops": flops})
+            .map(|((run, standing), flops)| {
+                serde_json::json!({"run_id": run.id, "slug": run.slug, "cell": run.cell, "axes": run.axes, "seed": run.seed, "state": standing.state, "flops": flops})
             })
             .collect();
         let plan = serde_json::json!({"name": grid.name, "arithmetic": grid.arithmetic, "runs": runs, "warnings": warnings(&grid)?});
@@ -51,7 +51,7 @@ pub fn plan(args: &PlanArgs) -> Result<i32, CliError> {
     if !grid.description.is_empty() {
         text += &format!("{}\n", grid.description.trim());
     }
-    text += &format!("\n{}: {}\n\n", grid.arithmetic, counts(states.iter().map(|(s, _)| *s)));
+    text += &format!("\n{}: {}\n\n", grid.arithmetic, counts(states.iter().map(|s| s.state)));
     text += &runs_table(&grid, &states);
     text += &cost(&grid, &states, &costs);
     text += &preflight(&grid)?;
@@ -59,15 +59,31 @@ pub fn plan(args: &PlanArgs) -> Result<i32, CliError> {
     Ok(exit::DONE)
 }
 
-/// The state of each run, and the seconds it took where it is done.
-fn states(grid: &Grid, store: Option<ResultsStore>) -> Result<Vec<(RunState, Option<f64>)>, CliError> {
-    let Some(store) = store else { return Ok(vec![(RunState::Pending, None); grid.runs.len()]) };
+/// Where a run stands.
+#[derive(Clone, Copy)]
+struct Standing {
+    state: RunState,
+    /// The share of its steps that a sweep would still run.
+    left: f64,
+    /// What it took, where it is done.
+    core_seconds: Option<f64>,
+}
+
+/// The standing of each run.
+fn states(grid: &Grid, store: Option<ResultsStore>) -> Result<Vec<Standing>, CliError> {
+    let Some(store) = store else { return Ok(vec![Standing { state: RunState::Pending, left: 1.0, core_seconds: None }; grid.runs.len()]) };
     Plan::new(&store, sweep::planned(grid))?
         .entries
         .iter()
         .map(|entry| {
             let manifest = if entry.state == RunState::Done { entry.dir.manifest()? } else { None };
-            Ok((entry.state, manifest.map(|m| m.volatile.seconds)))
+            let left = match entry.state {
+                RunState::Done | RunState::Diverged | RunState::Failed => 0.0,
+                RunState::Pending | RunState::Resumable | RunState::Running => {
+                    1.0 - f64::from(entry.step) / f64::from(entry.run.steps.max(1))
+                }
+            };
+            Ok(Standing { state: entry.state, left, core_seconds: manifest.map(|m| m.volatile.seconds * m.provenance.threads as f64) })
         })
         .collect()
 }
@@ -85,13 +101,13 @@ fn counts(states: impl Iterator<Item = RunState>) -> String {
     parts.join(", ")
 }
 
-fn runs_table(grid: &Grid, states: &[(RunState, Option<f64>)]) -> String {
+fn runs_table(grid: &Grid, states: &[Standing]) -> String {
     let keys: Vec<&str> = grid.axes.iter().map(|a| a.key.as_str()).collect();
     let head: Vec<&str> = keys.iter().copied().chain([">seed", "state", "run"]).collect();
     let mut table = Table::new(&head);
-    for (run, (state, _)) in grid.runs.iter().zip(states) {
+    for (run, standing) in grid.runs.iter().zip(states) {
         let values = run.axes.iter().map(|(_, value)| value.clone());
-        table.row(values.chain([run.seed.to_string(), state.to_string(), run.id.to_string()]).collect());
+        table.row(values.chain([run.seed.to_string(), standing.state.to_string(), run.id.to_string()]).collect());
     }
     table.render("  ")
 }
@@ -114,10 +130,10 @@ fn flops(run: &GridRun) -> Result<f64, CliError> {
 }
 
 /// How much is left, in operations and, by what finished runs took or by assumption, in time.
-fn cost(grid: &Grid, states: &[(RunState, Option<f64>)], costs: &[f64]) -> String {
-    let finished: (f64, f64) =
-        states.iter().zip(costs).filter_map(|((_, s), f)| s.map(|s| (s, *f))).fold((0.0, 0.0), |a, (s, f)| (a.0 + s, a.1 + f));
-    let left: f64 = states.iter().zip(costs).filter(|((s, _), _)| !matches!(s, RunState::Done | RunState::Diverged)).map(|(_, f)| f).sum();
+fn cost(grid: &Grid, states: &[Standing], costs: &[f64]) -> String {
+    let each = || states.iter().zip(costs);
+    let finished = each().filter_map(|(s, f)| s.core_seconds.map(|seconds| (seconds, *f))).fold((0.0, 0.0), |a, (s, f)| (a.0 + s, a.1 + f));
+    let left: f64 = each().map(|(s, f)| s.left * f).sum();
     if left == 0.0 {
         return "\nNothing is left to run.\n".to_owned();
     }
@@ -128,9 +144,9 @@ fn cost(grid: &Grid, states: &[(RunState, Option<f64>)], costs: &[f64]) -> Strin
     };
     let total: f64 = costs.iter().sum();
     format!(
-        "\nLeft: {:.1} of {:.1} TFLOP, about {} of one core {basis}; {} steps of batch {} in the first run.\n",
-        left / 1e12,
-        total / 1e12,
+        "\nLeft: {} of {} TFLOP, about {} of one core {basis}; {} steps of batch {} in the first run.\n",
+        short(left / 1e12),
+        short(total / 1e12),
         duration(left / rate),
         grid.runs[0].config.train.steps,
         grid.runs[0].config.train.batch_size,

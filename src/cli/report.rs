@@ -1,8 +1,9 @@
 //! `report`: the comparison of a sweep, drawn.
 
-use super::output::{duration, print};
+use super::output::{complain, duration, print, stderr_colour};
 use super::{CliError, StoreArgs, exit};
 use crate::report::{self, ReportError};
+use crate::store::ResultsStore;
 use std::time::Instant;
 
 #[derive(clap::Args)]
@@ -22,28 +23,38 @@ pub fn report(args: &ReportArgs) -> Result<i32, CliError> {
             help: Some("`ddpm-lab sweep FILE` makes one".to_owned()),
         });
     }
+    // One sweep that cannot be drawn hides no other.
+    let mut first_error = None;
     for name in &names {
-        let started = Instant::now();
-        let data = report::load(&store, name)?;
-        let folder = store.root().join("reports").join(name);
-        let summary = report::build(&data, &folder, &report::Options::default())?;
-        let mut text = format!(
-            "{}: {} of {} runs finished, {} figures, {}\n",
-            summary.index.display(),
-            summary.finished,
-            summary.runs,
-            summary.figures.len(),
-            duration(started.elapsed().as_secs_f64())
-        );
-        for sentence in &summary.sentences {
-            text += &format!("  {sentence}\n");
+        if let Err(error) = one(&store, name) {
+            complain(&error.render(stderr_colour()));
+            first_error.get_or_insert(error.exit_code());
         }
-        for (figure, reason) in &summary.skipped {
-            text += &format!("  not drawn: {figure} ({reason})\n");
-        }
-        print(&text);
     }
-    Ok(exit::DONE)
+    Ok(first_error.unwrap_or(exit::DONE))
+}
+
+fn one(store: &ResultsStore, name: &str) -> Result<(), CliError> {
+    let started = Instant::now();
+    let data = report::load(store, name)?;
+    let folder = store.root().join("reports").join(name);
+    let summary = report::build(&data, &folder, &report::Options::default())?;
+    let mut text = format!(
+        "{}: {} of {} runs finished, {} figures, {}\n",
+        summary.index.display(),
+        summary.finished,
+        summary.runs,
+        summary.figures.len(),
+        duration(started.elapsed().as_secs_f64())
+    );
+    for sentence in &summary.sentences {
+        text += &format!("  {sentence}\n");
+    }
+    for (figure, reason) in &summary.skipped {
+        text += &format!("  not drawn: {figure} ({reason})\n");
+    }
+    print(&text);
+    Ok(())
 }
 
 impl From<ReportError> for CliError {

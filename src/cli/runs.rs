@@ -52,7 +52,7 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
             store.read_sweep(name)?.runs.iter().filter_map(|r| by_id.get(&r.run_id).cloned()).collect()
         }
     };
-    let mut table = Table::new(&["run", "state", ">step", ">bits/dim", "on", ">time", "configuration"]);
+    let mut table = Table::new(&["run", "state", ">step", ">bits/dim ± s.e.", "on", ">time", "configuration"]);
     let (mut count, mut text) = (0, String::new());
     for run in &runs {
         // A damaged run is listed as such, so that one torn file does not hide the others.
@@ -132,7 +132,7 @@ pub fn show(args: &ShowArgs) -> Result<i32, CliError> {
     }
     let evaluations = run.read_evaluations()?;
     if !evaluations.is_empty() {
-        let mut table = Table::new(&["split", ">step", ">bits/dim", ">decoder", ">KL", ">prior", ">eps-MSE", ">images", ">t"]);
+        let mut table = Table::new(&["split", ">step", ">bits/dim ± s.e.", ">decoder", ">KL", ">prior", ">eps-MSE", ">images", ">t"]);
         for e in &evaluations {
             table.row(vec![
                 e.split.to_string(),

@@ -56,10 +56,22 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     }
     let store = ResultsStore::open(&args.store.results)?;
     let plan = Plan::new(&store, planned(&grid))?;
-    store.write_sweep(&record(&grid))?;
+    let record = record(&grid);
+    if let Ok(before) = store.read_sweep(&record.name)
+        && before.runs != record.runs
+    {
+        tracing::warn!(
+            "sweep `{}` now means these {} runs, not the {} of before; `name=…` keeps both",
+            record.name,
+            record.runs.len(),
+            before.runs.len()
+        );
+    }
+    store.write_sweep(&record)?;
 
     let to_run = plan.to_run(args.retry_failed).len();
-    if to_run == 0 {
+    if to_run == 0 && args.progress != ProgressMode::Json {
+        write_index(&store);
         let counts = plan.counts();
         let mut others = String::new();
         for (n, what) in [(counts.diverged, "diverged"), (counts.failed, "failed")] {
@@ -103,8 +115,15 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     let stop = StopRequest::from_signals().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
     let mut progress = Progress::new(args.progress, std::io::stderr().is_terminal(), Box::new(std::io::stdout()));
     let outcome = execute(&plan, &worker, &options, &stop, &mut progress);
-    store.write_index()?;
+    write_index(&store);
     Ok(i32::from(outcome.exit_code()))
+}
+
+/// `runs.jsonl` is derived: that it cannot be written is worth a word, and changes no result.
+fn write_index(store: &ResultsStore) {
+    if let Err(error) = store.write_index() {
+        tracing::warn!("{error}");
+    }
 }
 
 /// The runs of a grid, as the store and the workers need them.

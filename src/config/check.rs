@@ -31,6 +31,11 @@ pub fn problems(config: &RunConfig, info: &DataInfo) -> Vec<Problem> {
         ModelKind::Mlp => mlp(config, &mut found),
     }
     counts(config, info, &mut found);
+    let shape = info.shape;
+    if !shape.is_image() && shape.channels != 2 {
+        let help = "use images of at least 2 × 2, or points of the plane";
+        push(&mut found, &["data.path"], format!("examples of {shape} are neither images nor points of the plane"), "this data", help);
+    }
     found
 }
 

@@ -11,7 +11,7 @@ use super::run::{RunConfig, RunId};
 use super::suggest;
 use super::sweep_file::{Assignment, SweepFile, is_file_name};
 use super::value::plain;
-use crate::data::{DataInfo, DataSpec};
+use crate::data::{self, DataInfo, DataSpec};
 use crate::record::Axis;
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
@@ -197,7 +197,8 @@ fn resolve(cell: &Cell<'_>, inspector: &mut Inspector<'_>) -> Result<(RunConfig,
     }
     let written = |key: &str| cell.assignments.iter().any(|a| a.key.key == key);
     if let Some(path) = &config.data.path
-        && !written("data.name")
+        // A file under the name of a built-in set would be mistaken for it.
+        && (!written("data.name") || data::builtins().iter().any(|b| b.name == config.data.name))
     {
         config.data.name = path.file_stem().map_or_else(|| "file".to_owned(), |stem| stem.to_string_lossy().into_owned());
     }

@@ -23,7 +23,7 @@ named_enum! {
 pub enum EvalTimesteps {
     /// `"all"`: 1..=T.
     All,
-    /// `"strided:K"`: one timestep in each of K strata of 1..=T, plus t = 1 by itself.
+    /// `"strided:K"`: t = 1 by itself, and one timestep in each of K − 1 strata of the rest, which widen geometrically.
     Strided(u32),
 }
 

@@ -4,7 +4,7 @@
 //! (t, example, draw) alone, so every run is measured on the same draws and differences between runs are paired.
 //! Results are gathered in the order of (t, draw, example), whatever thread computed them.
 
-use super::{Denoiser, DenoiserError, GaussianDiffusion, SampleTerms};
+use super::{Denoiser, DenoiserError, GaussianDiffusion, Interrupted, SampleTerms};
 use crate::record::Moments;
 use crate::rng::{self, Purpose};
 use crate::units::Timestep;
@@ -21,19 +21,25 @@ impl TimestepPlan {
         Self((0..timesteps).map(|i| (Timestep::from_index(i), 1.0)).collect())
     }
 
-    /// t = 1 by itself, and one timestep drawn in each of `strata − 1` equal strata of 2..=T.
+    /// t = 1 by itself, and one timestep drawn in each of `strata − 1` strata of 2..=T that widen geometrically.
     ///
-    /// The draw is uniform within its stratum, so the weighted sum is an unbiased estimate of the full one; it comes
-    /// from the evaluation's own stream, so all evaluations with this T and this number of strata visit the same t.
+    /// The terms of the bound fall about as 1/t, so strata of equal ratio keep each of them nearly constant; the first are
+    /// single timesteps, where most of the bound lies. The draw is uniform within its stratum, so the weighted sum is an
+    /// unbiased estimate of the full one; it comes from the evaluation's own stream, so all evaluations with this T and
+    /// this number of strata visit the same t.
     pub fn strided(timesteps: usize, strata: u32) -> Self {
-        let rest = timesteps - 1;
-        let strata = (strata.max(2) as usize - 1).min(rest);
         let mut plan = vec![(Timestep::FIRST, 1.0)];
+        let strata = (strata.max(2) as usize - 1).min(timesteps - 1);
         let stream = rng::stream(rng::EVALUATION_SEED, Purpose::Timestep, timesteps as u32);
-        for s in 0..strata {
-            let (from, to) = (1 + s * rest / strata, 1 + (s + 1) * rest / strata);
-            let size = (to - from) as u32;
-            plan.push((Timestep::from_index(from + stream.below(s as u32, strata as u32, size) as usize), f64::from(size)));
+        // The next stratum is first..end, t counted from 1; `left` strata must reach T and have a timestep each.
+        let mut first = 2;
+        for left in (1..=strata).rev() {
+            let ratio = ((timesteps + 1) as f64 / first as f64).powf(1.0 / left as f64);
+            let end = ((first as f64 * ratio).round() as usize).clamp(first + 1, timesteps + 2 - left);
+            let size = (end - first) as u32;
+            let t = first + stream.below(left as u32, strata as u32, size) as usize;
+            plan.push((Timestep::from_index(t - 1), f64::from(size)));
+            first = end;
         }
         Self(plan)
     }
@@ -80,8 +86,11 @@ pub struct BoundEstimate {
 }
 
 impl BoundEstimate {
-    /// Σ weight · mean term, prior included.
+    /// Σ weight · mean term, prior included; NaN if any sample was not finite, since what is left speaks of easier ones.
     pub fn bits_per_dim(&self) -> f64 {
+        if self.n_nonfinite() > 0 {
+            return f64::NAN;
+        }
         self.prior.mean + self.decoder() + self.kl()
     }
 
@@ -112,15 +121,6 @@ impl BoundEstimate {
     }
 }
 
-/// Why an evaluation ended early.
-#[derive(Debug, thiserror::Error)]
-pub enum BoundError {
-    #[error("the network failed during evaluation: {0}")]
-    Denoiser(DenoiserError),
-    #[error("the evaluation was asked to stop")]
-    Stopped,
-}
-
 /// How far to look, and whom to tell.
 pub struct BoundOptions<'a> {
     pub timesteps: &'a TimestepPlan,
@@ -140,7 +140,7 @@ pub fn evaluate(
     denoiser: &dyn Denoiser,
     examples: &[f32],
     options: BoundOptions<'_>,
-) -> Result<BoundEstimate, BoundError> {
+) -> Result<BoundEstimate, Interrupted> {
     let dims = diffusion.shape().dims();
     let count = examples.len() / dims;
     let draws = options.draws.max(1) as usize;
@@ -167,9 +167,9 @@ pub fn evaluate(
             .par_chunks(batch)
             .map(|jobs| {
                 if options.stop.load(Ordering::Relaxed) {
-                    return Err(BoundError::Stopped);
+                    return Err(Interrupted::Stopped);
                 }
-                evaluate_batch(diffusion, denoiser, examples, count, jobs).map_err(BoundError::Denoiser)
+                evaluate_batch(diffusion, denoiser, examples, count, jobs).map_err(Interrupted::Denoiser)
             })
             .collect::<Result<_, _>>()?;
         let mut terms = terms.into_iter().flatten();

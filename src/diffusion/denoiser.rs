@@ -5,6 +5,15 @@ use crate::units::Timestep;
 /// Why a prediction could not be made; the network's own error.
 pub type DenoiserError = Box<dyn std::error::Error + Send + Sync>;
 
+/// Why an evaluation or a sampler ended early.
+#[derive(Debug, thiserror::Error)]
+pub enum Interrupted {
+    #[error("the network failed: {0}")]
+    Denoiser(DenoiserError),
+    #[error("asked to stop")]
+    Stopped,
+}
+
 /// A network, or a closed form that stands in for one.
 pub trait Denoiser: Sync {
     /// Predicts for a batch: `x_t` holds `t.len()` examples of D numbers, `output` as many of the diffusion's

@@ -15,7 +15,7 @@ pub mod spec;
 #[cfg(test)]
 mod tests;
 
-pub use denoiser::{Denoiser, DenoiserError};
+pub use denoiser::{Denoiser, DenoiserError, Interrupted};
 pub use gaussian::{GaussianDiffusion, SampleTerms};
 pub use schedule::{NoiseSchedule, ScheduleError};
 pub use spec::{

@@ -3,18 +3,20 @@
 //! Noise comes from [`rng::EVALUATION_SEED`](crate::rng::EVALUATION_SEED) and depends on (t, sample) alone: two models
 //! are shown on the same noise.
 
-use super::{Denoiser, DenoiserError, GaussianDiffusion};
+use super::{Denoiser, GaussianDiffusion, Interrupted};
 use crate::rng::{self, Purpose};
 use crate::units::Timestep;
 use rayon::prelude::*;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 /// Draws `count` samples from x_T = noise down to x_0; returns `count · D` numbers. [Ho20, Alg. 2]
 ///
 /// # Errors
-/// If the network fails.
-pub fn ancestral(diffusion: &GaussianDiffusion, denoiser: &dyn Denoiser, count: usize) -> Result<Vec<f32>, DenoiserError> {
+/// If the network fails, or `stop` is set meanwhile.
+pub fn ancestral(diffusion: &GaussianDiffusion, denoiser: &dyn Denoiser, count: usize, stop: &AtomicBool) -> Result<Vec<f32>, Interrupted> {
     let dims = diffusion.shape().dims();
-    let batch = denoiser.batch().max(1);
+    // Parts for the threads; their size depends on the count alone, as the last bits may depend on it.
+    let batch = denoiser.batch().min(count.div_ceil(4)).max(1);
     let mut x = vec![0.0f32; count * dims];
     x.par_chunks_mut(batch * dims).enumerate().try_for_each(|(chunk, x)| {
         let first = chunk * batch;
@@ -27,13 +29,16 @@ pub fn ancestral(diffusion: &GaussianDiffusion, denoiser: &dyn Denoiser, count: 
         }
         for index in (0..diffusion.timesteps()).rev() {
             let t = Timestep::from_index(index);
-            denoiser.predict(x, &vec![t; n], &mut output)?;
+            if stop.load(Ordering::Relaxed) {
+                return Err(Interrupted::Stopped);
+            }
+            denoiser.predict(x, &vec![t; n], &mut output).map_err(Interrupted::Denoiser)?;
             for (i, x) in x.chunks_exact_mut(dims).enumerate() {
                 rng::stream(rng::EVALUATION_SEED, Purpose::Sampling, t.get()).normals((first + i) as u32, &mut noise);
                 diffusion.p_sample(t, x, &output[i * diffusion.output_dims()..(i + 1) * diffusion.output_dims()], &noise);
             }
         }
-        Ok::<(), DenoiserError>(())
+        Ok(())
     })?;
     Ok(x)
 }

@@ -260,16 +260,20 @@ fn ancestral_samples_of_the_oracle_follow_the_mixture() {
         Component { weight: 0.3, mean: vec![-1.0, 0.5], variance: 0.01 },
     ];
     let n = 2000;
-    let x = ancestral(&diffusion, &MixtureOracle::new(&diffusion, components), n).unwrap();
+    let x = ancestral(&diffusion, &MixtureOracle::new(&diffusion, components), n, &AtomicBool::new(false)).unwrap();
     let right: Vec<&[f32]> = x.chunks_exact(2).filter(|p| p[0] > 0.0).collect();
     let share = right.len() as f64 / n as f64;
     assert!((share - 0.7).abs() < 5.0 * (0.21 / n as f64).sqrt(), "{share} of the samples at the component of weight 0.7");
     let mut first = Moments::default();
     right.iter().for_each(|p| first.push(p[0].into()));
     assert!((first.mean - 1.0).abs() < 0.03 && (first.variance() / 0.04 - 1.0).abs() < 0.15, "{first:?}");
-    let again =
-        ancestral(&diffusion, &MixtureOracle::new(&diffusion, vec![Component { weight: 1.0, mean: vec![0.0; 2], variance: 1.0 }]), 3)
-            .unwrap();
+    let again = ancestral(
+        &diffusion,
+        &MixtureOracle::new(&diffusion, vec![Component { weight: 1.0, mean: vec![0.0; 2], variance: 1.0 }]),
+        3,
+        &AtomicBool::new(false),
+    )
+    .unwrap();
     assert_eq!(again.len(), 6);
 }
 

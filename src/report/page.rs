@@ -221,8 +221,8 @@ fn data_section(study: &Study) -> String {
     let snippet = format!(
         "import json\nimport polars as pl\n\nname = {name}\nsweep = json.load(open(f\"results/sweeps/{{name}}.json\"))\nruns = [run[\"run_id\"] for run in sweep[\"runs\"]]\n\
          losses = pl.scan_parquet(\"results/**/*.parquet\").filter(pl.col(\"run_id\").is_in(runs))\n\n\
-         # The bound's terms by timestep, mean over seeds.\nterms = (\n    losses.filter(pl.col(\"split\") == \"{split}\", pl.col(\"weights\") == \"{weights}\")\n    \
-         .group_by(\"schedule\", \"loss\", \"t\")\n    .agg(pl.col(\"vb_mean\").mean(), pl.len().alias(\"seeds\"))\n    .sort(\"schedule\", \"loss\", \"t\")\n    .collect()\n)\n"
+         # The bound's terms by timestep, of each run.\nterms = (\n    losses.filter(pl.col(\"split\") == \"{split}\", pl.col(\"weights\") == \"{weights}\")\n    \
+         .select(\"run_id\", \"slug\", \"seed\", \"t\", \"term\", \"vb_mean\", \"mse_mean\")\n    .sort(\"run_id\", \"t\")\n    .collect()\n)\n"
     );
     format!(
         "<section id=\"data\">\n<h2>Data</h2>\n<p>Every number of every figure is in the csv beside it. The losses by timestep, step and split of each run are in \

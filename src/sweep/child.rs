@@ -142,8 +142,9 @@ impl Worker {
             Ok(Some(manifest)) if manifest.status == Status::Diverged => return Verdict::Ended(RunEnd::Diverged),
             _ => {}
         }
-        // A signal to stop may come before the worker listens for it.
-        let stopped = status.code() == Some(exit::INTERRUPTED) || status.signal().is_some_and(|s| SIGNALS.contains(&s));
+        // A signal to stop may come before the worker listens for it, or twice, when it leaves with 128 + N.
+        let stopped = status.code() == Some(exit::INTERRUPTED)
+            || status.signal().or_else(|| status.code().map(|c| c - 128)).is_some_and(|s| SIGNALS.contains(&s));
         if stopped {
             return Verdict::Ended(RunEnd::Interrupted);
         }

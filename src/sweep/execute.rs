@@ -102,6 +102,7 @@ impl Sweep<'_> {
         loop {
             // 1. Asked to stop?
             if stop.insisted() {
+                self.outcome.stop = self.outcome.stop.or(stop.requested().map(StopReason::Signal));
                 self.active.iter_mut().for_each(Worker::kill);
                 for worker in std::mem::take(&mut self.active) {
                     self.ends[worker.index] = Some(RunEnd::Interrupted);

@@ -73,7 +73,7 @@ pub fn run_line(name: &str, step: u32, steps: u32, phase: &Phase) -> String {
         Phase::Evaluating { done, total } => (*done as f64, *total as f64, format!("evaluating {done}/{total}")),
         Phase::Training { loss, steps_per_second: rate } => {
             let left = format_duration(f64::from(steps.saturating_sub(step)) / rate);
-            (step as f64, steps as f64, format!("{step}/{steps} loss {} {}/s {left}", short(*loss), speed(*rate)))
+            (step as f64, steps as f64, format!("{step}/{steps} loss {} {}/s {left} left", short(*loss), speed(*rate)))
         }
     };
     fit(&format!("{:<22} {} {text}", fit(name, 22), bar(done, total, 8)), WIDTH)

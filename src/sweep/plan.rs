@@ -21,6 +21,12 @@ pub struct PlannedRun {
 }
 
 impl PlannedRun {
+    /// Values of the axes and the seed, for a line of a progress bar: `cosine vlb s0`.
+    pub fn short_name(&self) -> String {
+        let values = self.axes.iter().map(|(_, value)| value.as_str());
+        values.map(str::to_owned).chain([format!("s{}", self.seed)]).collect::<Vec<_>>().join(" ")
+    }
+
     /// The cell and the seed.
     pub fn name(&self) -> String {
         if self.cell.is_empty() { format!("seed {}", self.seed) } else { format!("{}, seed {}", self.cell, self.seed) }

@@ -56,6 +56,8 @@ struct Bars {
 struct Row {
     id: String,
     name: String,
+    /// The name in little room: values without their keys.
+    short_name: String,
     step: u32,
     steps: u32,
     phase: Phase,
@@ -108,6 +110,7 @@ impl Progress {
             let row = Row {
                 id: entry.run.id.clone(),
                 name: entry.run.name(),
+                short_name: entry.run.short_name(),
                 step: entry.step.min(entry.run.steps),
                 steps: entry.run.steps,
                 phase: Phase::Starting,
@@ -214,7 +217,7 @@ impl Progress {
             }
             Event::Evaluating { done, total } => row.phase = Phase::Evaluating { done: *done, total: *total },
             Event::Evaluated { evaluation } => row.bits = Some(evaluation.bits_per_dim),
-            Event::Checkpointed { .. } => {}
+            Event::Checkpointed { step } => row.step = row.step.max((*step).min(row.steps)),
         }
         let rate = self.steps_now as f64 / self.began.elapsed().as_secs_f64();
         self.totals.seconds_left = if self.steps_now > 0 { self.steps_left as f64 / rate } else { f64::NAN };
@@ -338,7 +341,7 @@ impl Progress {
             && let Some(bar) = bars.runs.get(&index)
         {
             let row = &self.rows[index];
-            bar.set_message(run_line(&row.name, row.step, row.steps, &row.phase));
+            bar.set_message(run_line(&row.short_name, row.step, row.steps, &row.phase));
         }
     }
 

@@ -16,6 +16,12 @@ pub struct MicroBatch {
     pub x_t: Vec<f32>,
 }
 
+/// One pass over the training examples.
+pub struct Epoch {
+    number: u64,
+    order: Vec<u32>,
+}
+
 /// The examples of a run in training order.
 pub struct BatchSource<'a> {
     pub dataset: &'a Dataset,
@@ -26,18 +32,18 @@ pub struct BatchSource<'a> {
 }
 
 impl BatchSource<'_> {
-    /// The indices of the examples of step `step` (from 0): epochs follow each other, each in its own order.
-    pub fn indices(&self, step: u32) -> Vec<usize> {
-        let n = self.dataset.train.len();
+    /// The indices of the examples of step `step` (from 0): epochs follow each other, each in its own order. `epoch` keeps
+    /// the last order drawn, since most steps stay within one.
+    pub fn indices(&self, step: u32, epoch: &mut Option<Epoch>) -> Vec<usize> {
+        let n = self.dataset.train.len() as u64;
         let first = u64::from(step) * self.batch_size as u64;
-        let mut order: Option<(u64, Vec<u32>)> = None;
         (first..first + self.batch_size as u64)
             .map(|position| {
-                let epoch = position / n as u64;
-                if order.as_ref().is_none_or(|(e, _)| *e != epoch) {
-                    order = Some((epoch, data::order(self.seed, epoch as u32, n as u32)));
+                let number = position / n;
+                if epoch.as_ref().is_none_or(|e| e.number != number) {
+                    *epoch = Some(Epoch { number, order: data::order(self.seed, number as u32, n as u32) });
                 }
-                order.as_ref().expect("set above").1[(position % n as u64) as usize] as usize
+                epoch.as_ref().expect("set above").order[(position % n) as usize] as usize
             })
             .collect()
     }

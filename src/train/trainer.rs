@@ -5,8 +5,8 @@ use super::window::{Window, row};
 use super::{Network, TrainError, checkpoint, samples};
 use crate::config::{EvalTimesteps, RunConfig};
 use crate::data::{self, Dataset};
-use crate::diffusion::bound::{self, BoundError, BoundEstimate, BoundOptions, TimestepPlan};
-use crate::diffusion::{GaussianDiffusion, sampling};
+use crate::diffusion::bound::{self, BoundEstimate, BoundOptions, TimestepPlan};
+use crate::diffusion::{GaussianDiffusion, Interrupted, sampling};
 use crate::model::{Dropout, Model};
 use crate::optim::{AdamW, Weights};
 use crate::record::{Evaluation, Event, LossRow, Split, Weights as WeightsKind};
@@ -90,6 +90,18 @@ impl<'a> Trainer<'a> {
             .num_threads(options.threads)
             .build()
             .map_err(|e| TrainError::Threads { threads: options.threads, reason: e.to_string() })?;
+        let previous = dir.manifest()?;
+        if let Some(before) = previous.as_ref().map(|m| &m.provenance) {
+            let now = &options.provenance;
+            let place = |p: &Provenance| format!("ddpm-lab {} on {} ({})", p.version, p.device, p.instruction_set);
+            if place(before) != place(now) {
+                tracing::warn!(
+                    "this run was begun by {} and goes on with {}: its last bits may differ from those of one machine",
+                    place(before),
+                    place(now)
+                );
+            }
+        }
         Ok(Self {
             run_id: config.id().to_string(),
             slug: config.slug(),
@@ -103,7 +115,7 @@ impl<'a> Trainer<'a> {
             emit: Box::new(emit),
             started: Instant::now(),
             last_progress: None,
-            previous: dir.manifest()?,
+            previous,
             rows: Vec::new(),
             evaluations: Vec::new(),
         })
@@ -118,6 +130,7 @@ impl<'a> Trainer<'a> {
         let steps = train.steps;
         let (mut weights, mut window) = self.resume()?;
         let resumed = weights.step;
+        let mut epoch = None;
         let adamw = AdamW {
             lr: train.lr,
             warmup: train.warmup,
@@ -146,13 +159,9 @@ impl<'a> Trainer<'a> {
             if self.evaluation_is_due(step, last) && !self.evaluate_validation(&weights)? {
                 return self.interrupt(&weights, &window);
             }
-            if self.config.sample.every > 0
-                && step > 0
-                && step % self.config.sample.every == 0
-                && !last
-                && !fs::is_file(&self.dir.sample_path(step))
-            {
-                self.draw_samples(&weights)?;
+            let every = self.config.sample.every;
+            if every > 0 && step > 0 && step % every == 0 && !last && !self.draw_samples(&weights)? {
+                return self.interrupt(&weights, &window);
             }
             if last {
                 break;
@@ -165,22 +174,22 @@ impl<'a> Trainer<'a> {
             }
 
             // 2. Draw the batch, run it forward and backward in micro-batches, average the gradients.
-            let (gradient, loss) = self.gradient(&weights, &mut window)?;
+            let indices = self.batch_source().indices(step, &mut epoch);
+            let (gradient, loss) = self.gradient(&weights, &indices, &mut window)?;
 
             // 3. Clip, update, average the weights.
             let pool = &self.pool;
             let norm = pool.install(|| weights.update(&adamw, &gradient));
-            window.push_step(loss, norm);
             if !norm.is_finite() {
-                return self.diverge(&mut window, step + 1);
+                return self.diverge(&mut window, step);
             }
+            window.push_step(loss, norm);
             self.report_progress(weights.step, loss);
         }
 
         // 4. The weights are final: keep them before anything that takes long.
         self.checkpoint(&weights, &window)?;
-        self.draw_samples(&weights)?;
-        if !self.evaluate_test(&weights)? {
+        if !(self.draw_samples(&weights)? && self.evaluate_test(&weights)?) {
             self.write_manifest(Status::Interrupted, None, weights.step, None)?;
             return Ok(Outcome::Interrupted { step: weights.step });
         }
@@ -189,17 +198,20 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Done)
     }
 
-    /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
-    /// order, so neither depends on the number of threads.
-    fn gradient(&self, weights: &Weights, window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
-        let source = BatchSource {
+    fn batch_source(&self) -> BatchSource<'_> {
+        BatchSource {
             dataset: &self.dataset,
             diffusion: &self.diffusion,
             seed: self.config.seed as u64,
             batch_size: self.config.train.batch_size as usize,
             flip: self.config.data.flip,
-        };
-        let indices = source.indices(weights.step);
+        }
+    }
+
+    /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
+    /// order, so neither depends on the number of threads.
+    fn gradient(&self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
+        let source = self.batch_source();
         // On a GPU one large batch is faster, and bits are not promised there.
         let micro = if self.options.device.is_cuda() { indices.len() } else { self.config.train.micro_batch as usize };
         let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
@@ -312,8 +324,8 @@ impl<'a> Trainer<'a> {
         });
         let estimate = match estimate {
             Ok(estimate) => estimate,
-            Err(BoundError::Stopped) => return Ok(false),
-            Err(BoundError::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
+            Err(Interrupted::Stopped) => return Ok(false),
+            Err(Interrupted::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
         };
         let step = i64::from(weights.step);
         self.rows.extend(rows_of(split, step, &estimate));
@@ -323,17 +335,22 @@ impl<'a> Trainer<'a> {
         Ok(true)
     }
 
-    /// Draws samples with the averaged weights from the noise that all runs share.
-    fn draw_samples(&mut self, weights: &Weights) -> Result<(), TrainError> {
-        let count = self.config.sample.count as usize;
-        if count == 0 {
-            return Ok(());
+    /// Draws samples with the averaged weights from the noise that all runs share, unless they are there. False if asked
+    /// to stop meanwhile.
+    fn draw_samples(&mut self, weights: &Weights) -> Result<bool, TrainError> {
+        let (count, path) = (self.config.sample.count as usize, self.dir.sample_path(weights.step));
+        if count == 0 || fs::is_file(&path) {
+            return Ok(true);
         }
         let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
-        let (pool, diffusion) = (&self.pool, &self.diffusion);
-        let samples = pool.install(|| sampling::ancestral(diffusion, &network, count)).map_err(TrainError::Denoiser)?;
-        let picture = samples::picture(&self.dataset, &samples)?;
-        Ok(fs::write_atomic(&self.dir.sample_path(weights.step), &picture)?)
+        let (pool, diffusion, stop) = (&self.pool, &self.diffusion, self.options.stop);
+        let samples = match pool.install(|| sampling::ancestral(diffusion, &network, count, stop)) {
+            Ok(samples) => samples,
+            Err(Interrupted::Stopped) => return Ok(false),
+            Err(Interrupted::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
+        };
+        fs::write_atomic(&path, &samples::picture(&self.dataset, &samples)?)?;
+        Ok(true)
     }
 
     /// The state to start from: the newest checkpoint that is whole, else fresh weights.
@@ -342,7 +359,10 @@ impl<'a> Trainer<'a> {
         let mut damaged = Vec::new();
         for (step, path) in self.dir.checkpoints()?.into_iter().rev() {
             match self.restore(step, &path) {
-                Ok(state) => return Ok(state),
+                Ok(state) => {
+                    self.forget_checkpoints_after(step)?;
+                    return Ok(state);
+                }
                 Err(reason) => {
                     tracing::warn!("the checkpoint {} cannot be used: {reason}", path.display());
                     damaged.push(path);
@@ -351,6 +371,7 @@ impl<'a> Trainer<'a> {
         }
         if !damaged.is_empty() {
             tracing::warn!("no checkpoint is whole; starting again from step 0");
+            self.forget_checkpoints_after(0)?;
         }
         Ok((Weights::new(self.model.layout().init(self.config.seed as u64)), Window::new(timesteps)))
     }
@@ -366,9 +387,20 @@ impl<'a> Trainer<'a> {
         let kept = |split, at: i64| split != Split::Test && at <= i64::from(step);
         let rows = read_rows(self.dir.path()).map_err(describe)?;
         let evaluations = self.dir.read_evaluations().map_err(describe)?;
-        self.rows = rows.into_iter().filter(|r| kept(r.split, r.step)).collect();
         self.evaluations = evaluations.into_iter().filter(|e| kept(e.split, e.step)).collect();
+        // The rows of an evaluation count once its line is there; else it is made again.
+        let evaluated = |r: &LossRow| r.split == Split::Train || self.evaluations.iter().any(|e| (e.split, e.step) == (r.split, r.step));
+        self.rows = rows.into_iter().filter(|r| kept(r.split, r.step) && evaluated(r)).collect();
         Ok((weights, window))
+    }
+
+    /// Removes the checkpoints of a future that will be trained anew: were they kept, a later resume would take one of
+    /// them for this run's own.
+    fn forget_checkpoints_after(&self, step: u32) -> Result<(), TrainError> {
+        for (_, path) in self.dir.checkpoints()?.into_iter().filter(|(other, _)| *other > step) {
+            fs::remove(&path)?;
+        }
+        Ok(())
     }
 
     /// Rows and evaluations first, then the checkpoint that makes them count.
@@ -390,13 +422,13 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Interrupted { step: weights.step })
     }
 
-    /// Keeps what was finite, says where it ended.
+    /// Keeps what was finite, says where it ended: update `step + 1` could not be made.
     fn diverge(&mut self, window: &mut Window, step: u32) -> Result<Outcome, TrainError> {
-        self.rows.extend(window.close(i64::from(step)));
+        let bad = step + 1;
+        self.rows.extend(window.close(i64::from(bad)));
         self.write_results()?;
-        let reason = format!("the gradient of step {step} was not finite");
-        self.write_manifest(Status::Diverged, Some(reason), step, Some(step))?;
-        Ok(Outcome::Diverged { step })
+        self.write_manifest(Status::Diverged, Some(format!("the gradient of step {bad} was not finite")), step, Some(bad))?;
+        Ok(Outcome::Diverged { step: bad })
     }
 
     fn write_results(&self) -> Result<(), TrainError> {

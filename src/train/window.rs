@@ -93,6 +93,8 @@ impl Window {
 
 /// The row of one timestep's estimate.
 pub fn row(split: Split, weights: Weights, step: i64, t: Timestep, t_weight: f64, e: &TimestepEstimate) -> LossRow {
+    // Where nothing finite was seen there is no mean, and none may pass for a perfect zero.
+    let seen = e.vb.n > 0;
     LossRow {
         split,
         weights,
@@ -101,9 +103,9 @@ pub fn row(split: Split, weights: Weights, step: i64, t: Timestep, t_weight: f64
         t_weight,
         n: e.vb.n as u32,
         n_nonfinite: e.n_nonfinite,
-        mse: Some((e.mse.mean, e.mse.m2)),
-        x0_mse_mean: Some(e.x0_mse.mean),
-        vb: (e.vb.mean, e.vb.m2),
+        mse: seen.then_some((e.mse.mean, e.mse.m2)),
+        x0_mse_mean: seen.then_some(e.x0_mse.mean),
+        vb: if seen { (e.vb.mean, e.vb.m2) } else { (f64::NAN, f64::NAN) },
         mse_floor: None,
         vb_floor: None,
         grad_norm_mean: None,
