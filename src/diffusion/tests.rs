@@ -278,6 +278,33 @@ fn ancestral_samples_of_the_oracle_follow_the_mixture() {
 }
 
 #[test]
+fn a_bound_with_a_sample_that_is_not_finite_is_no_number() {
+    struct Broken;
+    impl Denoiser for Broken {
+        fn predict(&self, x_t: &[f32], t: &[Timestep], output: &mut [f32]) -> Result<(), DenoiserError> {
+            output.fill(if t[0].get() == 3 && x_t[0] > 0.0 { f32::NAN } else { 0.0 });
+            Ok(())
+        }
+        fn batch(&self) -> usize {
+            1
+        }
+    }
+    let diffusion = GaussianDiffusion::new(&spec(ScheduleKind::Cosine, 8), point(1), Encoding::Continuous).unwrap();
+    let stop = AtomicBool::new(false);
+    let plan = TimestepPlan::all(8);
+    let x = gaussian_data(20, 1, 0.0, 1.0);
+    let estimate =
+        evaluate(&diffusion, &Broken, &x, BoundOptions { timesteps: &plan, draws: 1, stop: &stop, progress: &mut |_, _| {} }).unwrap();
+    let lost = u64::from(estimate.timesteps[2].2.n_nonfinite);
+    assert!(lost > 0 && lost == estimate.n_nonfinite() && estimate.timesteps[2].2.vb.n == 20 - lost);
+    assert!(estimate.bits_per_dim().is_nan());
+    stop.store(true, std::sync::atomic::Ordering::Relaxed);
+    let options = BoundOptions { timesteps: &plan, draws: 1, stop: &stop, progress: &mut |_, _| {} };
+    assert!(matches!(evaluate(&diffusion, &Broken, &x, options), Err(Interrupted::Stopped)));
+    assert!(matches!(ancestral(&diffusion, &Broken, 4, &stop), Err(Interrupted::Stopped)));
+}
+
+#[test]
 fn clipping_acts_in_evaluation_and_never_in_training() {
     let shape = Shape { height: 2, width: 2, channels: 1 };
     let spec = DiffusionSpec { clip_x0: true, ..spec(ScheduleKind::Linear, 1000) };

@@ -166,7 +166,7 @@ mod tests {
     #[test]
     fn a_training_run_shows_step_loss_speed_and_time_left() {
         let line = run_line("linear, seed 0", 500, 1000, &Phase::Training { loss: 0.0312, steps_per_second: 2.5 });
-        assert_eq!(line, "linear, seed 0         ████░░░░ 500/1000 loss 0.0312 2.5/s 3m 20s");
+        assert_eq!(line, "linear, seed 0         ████░░░░ 500/1000 loss 0.0312 2.5/s 3m 20s left");
         let line = run_line("linear, seed 0", 500, 1000, &Phase::Evaluating { done: 120, total: 1000 });
         assert!(line.ends_with("evaluating 120/1000"), "{line}");
     }

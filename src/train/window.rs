@@ -133,6 +133,9 @@ mod tests {
         assert_eq!(a, b);
         assert_eq!(a.iter().map(|r| (r.t, r.n, r.n_nonfinite)).collect::<Vec<_>>(), [(1, 2, 1), (2, 2, 0)]);
         assert!(whole.is_empty() && whole.close(8).is_empty());
+        whole.push(Timestep::FIRST, &terms(f64::NAN));
+        let unseen = &whole.close(9)[0];
+        assert!(unseen.mse.is_none() && unseen.vb.0.is_nan(), "no mean may pass for a perfect zero: {unseen:?}");
         assert_eq!(Window::load(4, &part.save()), None);
     }
 }

@@ -77,6 +77,70 @@ fn a_zero_network_starts_at_an_error_of_one() {
     }
 }
 
+/// Runs tiny.toml one run at a time and interrupts it after so many events; false if it was faster.
+fn interrupted_after(lab: &Lab, events: usize) -> bool {
+    let mut child =
+        lab.command(&["sweep", "tiny.toml", "--progress", "json", "-j", "1"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
+    let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+    for _ in 0..events {
+        if lines.next().is_none() {
+            break;
+        }
+    }
+    // SAFETY: the process is ours and not yet waited for.
+    unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
+    for _ in lines {}
+    match child.wait().unwrap().code() {
+        Some(0) => false,
+        code => {
+            assert_eq!(code, Some(130));
+            true
+        }
+    }
+}
+
+/// A lab in which `text` ran undisturbed.
+fn undisturbed(text: &str) -> Lab {
+    let lab = Lab::new();
+    lab.write("tiny.toml", text);
+    lab.ok(&["sweep", "tiny.toml"]);
+    lab
+}
+
+#[test]
+fn losses_that_are_damaged_cost_time_and_leave_no_hole() {
+    let expected = undisturbed(TINY);
+    let lab = undisturbed(TINY);
+    for run in lab.runs() {
+        std::fs::write(run.join("losses.parquet"), "torn").unwrap();
+        std::fs::remove_file(run.join("run.json")).unwrap();
+    }
+    // The runs begin again, under checkpoints of a later step that are whole; stopped early, they must not go on from those.
+    assert!(interrupted_after(&lab, 4));
+    lab.ok(&["sweep", "tiny.toml"]);
+    for file in ["losses.parquet", "metrics.jsonl", "checkpoints/step-24.safetensors"] {
+        assert!(expected.bytes_of(file) == lab.bytes_of(file), "{file} differs");
+    }
+}
+
+#[test]
+fn an_evaluation_whose_line_was_lost_is_made_again_and_counted_once() {
+    let text = TINY.replace("checkpoint_every = 7", "checkpoint_every = 10");
+    let expected = undisturbed(&text);
+    let lab = undisturbed(&text);
+    for run in lab.runs() {
+        std::fs::remove_file(run.join("run.json")).unwrap();
+        let metrics = std::fs::read_to_string(run.join("metrics.jsonl")).unwrap();
+        let kept: String = metrics.lines().filter(|l| !l.contains("\"step\":24")).map(|l| format!("{l}\n")).collect();
+        assert_ne!(metrics, kept);
+        std::fs::write(run.join("metrics.jsonl"), kept).unwrap();
+    }
+    lab.ok(&["sweep", "tiny.toml"]);
+    for file in ["losses.parquet", "metrics.jsonl"] {
+        assert!(expected.bytes_of(file) == lab.bytes_of(file), "{file} differs");
+    }
+}
+
 #[test]
 fn an_interrupted_sweep_goes_on_to_the_same_bytes() {
     let undisturbed = Lab::new();
@@ -88,26 +152,9 @@ fn an_interrupted_sweep_goes_on_to_the_same_bytes() {
     // Stopped again and again, at whatever step the first seconds bring: between windows, between checkpoints.
     let mut interruptions = 0;
     for events in 2..40 {
-        let mut child = lab
-            .command(&["sweep", "tiny.toml", "--progress", "json", "-j", "1"])
-            .stdout(Stdio::piped())
-            .stderr(Stdio::null())
-            .spawn()
-            .unwrap();
-        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
-        for _ in 0..events {
-            if lines.next().is_none() {
-                break;
-            }
-        }
-        // SAFETY: the process is ours and not yet waited for.
-        unsafe { libc::kill(child.id().cast_signed(), libc::SIGINT) };
-        for _ in lines {}
-        let code = child.wait().unwrap().code();
-        if code == Some(0) {
+        if !interrupted_after(&lab, events) {
             break;
         }
-        assert_eq!(code, Some(130));
         interruptions += 1;
         std::thread::sleep(Duration::from_millis(5));
     }
