@@ -14,7 +14,7 @@
 //! | 0 | [`named`] [`units`] [`rng`] [`simd`] [`record`] | enums with names; 1-based timesteps; the only randomness; loops at full width; the vocabulary of results |
 //! | 1 | [`ops`] | differentiable operations with their own backward, NHWC, one file each |
 //! | 1 | [`diffusion`] | schedules, the Gaussian process, losses, the bound, samplers, closed-form denoisers: host slices, no tensors |
-//! | 1 | [`model`] | parameters by name, the U-Net, the MLP |
+//! | 1 | [`model`] | parameters by name, the U-Net, the transformer, the MLP |
 //! | 1 | [`optim`] | AdamW, averaging, clipping: one pass over flat buffers |
 //! | 1 | [`data`] | embedded sets, toys, HDF5, importers, pictures of examples |
 //! | 2 | [`config`] | experiment file → grid → complete [`config::RunConfig`] with its identity |
@@ -56,6 +56,8 @@
 //! - \[Nichol21\] Improved Denoising Diffusion Probabilistic Models, arXiv:2102.09672v1
 //! - \[Salimans22\] Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512v2 (v-prediction)
 //! - \[Jabri22\] Scalable Adaptive Computation for Iterative Generation, arXiv:2212.11972v2 (sigmoid schedule)
+//! - \[Bao23\] All are Worth Words: A ViT Backbone for Diffusion Models, arXiv:2209.12152v4 (U-ViT)
+//! - \[Ba16\] Layer Normalization, arXiv:1607.06450v1
 //! - \[Loshchilov19\] Decoupled Weight Decay Regularization, arXiv:1711.05101v3
 //! - \[Salmon11\] Parallel Random Numbers: As Easy as 1, 2, 3, SC'11
 

@@ -3,6 +3,7 @@
 //! Start at [`problems`]: a function of a complete configuration and the data's facts, so a new rule is one more `if`.
 //! Rules name keys; where those were written is found by the caller.
 
+use super::keys::{self, KeyDefault};
 use super::run::{EvalTimesteps, RunConfig};
 use super::value::either;
 use crate::data::{DataInfo, Encoding};
@@ -28,8 +29,10 @@ pub fn problems(config: &RunConfig, info: &DataInfo) -> Vec<Problem> {
     data(config, info, &mut found);
     match config.model.kind {
         ModelKind::UNet2d => unet(config, info, &mut found),
-        ModelKind::Mlp => mlp(config, &mut found),
+        ModelKind::Mlp => {}
+        ModelKind::Transformer => transformer(config, info, &mut found),
     }
+    unread(config, info, &mut found);
     counts(config, info, &mut found);
     let shape = info.shape;
     if !shape.is_image() && shape.channels != 2 {
@@ -184,15 +187,97 @@ fn unet(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
     }
 }
 
-fn mlp(config: &RunConfig, found: &mut Vec<Problem>) {
-    if !config.model.attention.is_empty() {
+fn transformer(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
+    let (height, width) = (info.shape.height, info.shape.width);
+    let model = &config.model;
+    if !info.shape.is_image() {
+        return push(
+            found,
+            &["model.kind", "data.name"],
+            "a transformer cuts images into patches, and this data is points".to_owned(),
+            "for images only",
+            "model.kind = \"mlp\"",
+        );
+    }
+    let patch = model.patch as usize;
+    if height % patch != 0 || width % patch != 0 {
+        let fitting: Vec<String> =
+            (1..=height.min(width)).filter(|p| height % p == 0 && width % p == 0).take(8).map(|p| p.to_string()).collect();
         push(
             found,
-            &["model.attention", "model.kind"],
-            "an MLP has no feature maps, so no attention".to_owned(),
-            "for \"unet2d\" only",
-            "leave `model.attention` out",
+            &["model.patch", "data.name"],
+            format!("{height} × {width} cannot be cut into patches of {patch} × {patch}"),
+            "does not divide the image",
+            format!("model.patch = {}", either(&fitting)),
         );
+    }
+    let &[channels] = model.channels.as_slice() else {
+        return push(
+            found,
+            &["model.channels", "model.kind"],
+            "a transformer has one width in all its blocks".to_owned(),
+            format!("{} widths", model.channels.len()),
+            format!("model.channels = [{}], and `model.depth` for the number of blocks", model.channels[0]),
+        );
+    };
+    if channels < 4 || channels % 2 != 0 {
+        push(
+            found,
+            &["model.channels", "model.kind"],
+            format!("a transformer cannot be {channels} wide: sines and cosines of the timestep share its width"),
+            "must be even, and at least 4",
+            format!("model.channels = [{}]", (channels + channels % 2).max(4)),
+        );
+    }
+    if model.head_channels > 0 && channels % model.head_channels != 0 {
+        push(
+            found,
+            &["model.head_channels", "model.channels"],
+            format!("{channels} channels cannot be split into heads of {}", model.head_channels),
+            format!("does not divide {channels}"),
+            "a divisor of the channels, or 0 for one head",
+        );
+    }
+}
+
+/// Keys of `[model]` that some networks have no use for, and the networks that read them.
+const READ_BY: &[(&str, &[ModelKind])] = &[
+    ("model.layers_per_block", &[ModelKind::UNet2d]),
+    ("model.attention", &[ModelKind::UNet2d]),
+    ("model.mid_attention", &[ModelKind::UNet2d]),
+    ("model.patch", &[ModelKind::Transformer]),
+    ("model.depth", &[ModelKind::Transformer]),
+    ("model.mlp_ratio", &[ModelKind::Transformer]),
+    ("model.head_channels", &[ModelKind::UNet2d, ModelKind::Transformer]),
+    ("model.norm_groups", &[ModelKind::UNet2d]),
+    ("model.norm_eps", &[ModelKind::UNet2d, ModelKind::Transformer]),
+    ("model.downsample_padding", &[ModelKind::UNet2d]),
+];
+
+/// A value that the network would not look at would give one run two identities.
+fn unread(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
+    let kind = config.model.kind;
+    let literals = RunConfig::literal_defaults();
+    for (key, readers) in READ_BY.iter().filter(|(_, readers)| !readers.contains(&kind)) {
+        let spec = keys::find(key).expect("the table names keys that exist: tested");
+        let default = match spec.default {
+            KeyDefault::Literal(_) => (spec.get)(&literals),
+            KeyDefault::Derived { fill, .. } => {
+                let mut filled = config.clone();
+                fill(&mut filled, info);
+                (spec.get)(&filled)
+            }
+        };
+        if (spec.get)(config) != default {
+            let names: Vec<String> = readers.iter().map(|kind| format!("\"{kind}\"")).collect();
+            push(
+                found,
+                &[spec.key, "model.kind"],
+                format!("model \"{kind}\" has no use for `{key}`"),
+                format!("for {} only", either(&names)),
+                format!("leave `{key}` out"),
+            );
+        }
     }
 }
 

@@ -101,6 +101,12 @@ fn defaults_follow_the_data() {
     let config = |text: &str| valid(text, &[]).runs[0].config.clone();
     let fashion = config("base.data = 'fashion_mnist_small'");
     assert_eq!((fashion.model.channels.as_slice(), fashion.train.micro_batch), ([32, 64, 64].as_slice(), 4));
+    let transformer = |data: &str, more: &str| config(&format!("[base]\ndata = '{data}'\nmodel = {{ kind = 'transformer' {more} }}")).model;
+    let small = transformer("digits", "");
+    assert_eq!((small.channels.as_slice(), small.patch, small.depth, small.head_channels), ([128].as_slice(), 2, 5, 64));
+    let large = transformer("fashion_mnist_small", "");
+    assert_eq!((large.channels.as_slice(), large.patch, large.head_channels), ([192].as_slice(), 4, 64));
+    assert_eq!(transformer("digits", ", channels = [100]").head_channels, 50);
     let points = config("base.data = 'swiss_roll'\nbase.train.batch_size = 256");
     assert_eq!((points.model.kind, points.train.micro_batch), (ModelKind::Mlp, 128));
     let file = config("base.data.path = 'data/My Set.h5'\nbase.train.steps = 50");
@@ -195,7 +201,7 @@ fn a_written_configuration_runs_by_itself_and_reads_back_without_the_data() {
 fn an_identity_stays_what_it_was() {
     // Stored results are found by this: a change here orphans every store. Raise CANONICAL_VERSION if it is meant.
     let run = &valid("base.data = 'digits'", &[]).runs[0];
-    assert_eq!(run.id.0, "r281bde120b2f");
+    assert_eq!(run.id.0, "reeedb7ba335b");
     insta::assert_snapshot!(run.config.canonical(), @r#"
     ddpm-lab configuration 1
     data.fingerprint = "d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0"
@@ -219,6 +225,7 @@ fn an_identity_stays_what_it_was() {
     loss.weighting = "constant"
     model.attention = []
     model.channels = [32, 64]
+    model.depth = 5
     model.downsample_padding = 0
     model.dropout = 0.0
     model.head_channels = 0
@@ -226,8 +233,10 @@ fn an_identity_stays_what_it_was() {
     model.kind = "unet2d"
     model.layers_per_block = 2
     model.mid_attention = true
+    model.mlp_ratio = 4
     model.norm_eps = 1e-6
     model.norm_groups = 8
+    model.patch = 2
     model.time_embedding = "ddpm"
     sample.count = 64
     sample.every = 0
@@ -279,7 +288,7 @@ fn every_shipped_experiment_is_sound() {
         }
         seen += 1;
     }
-    assert!(seen >= 7, "{seen}");
+    assert!(seen >= 8, "{seen}");
 }
 
 /// An axis or constant of the random experiments: key, and spellings of distinct values.

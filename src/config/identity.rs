@@ -154,6 +154,9 @@ fn placeholder() -> RunConfig {
         model: ModelSpec {
             kind: ModelKind::Mlp,
             channels: Vec::new(),
+            patch: 0,
+            depth: 0,
+            mlp_ratio: 0,
             layers_per_block: 0,
             attention: Vec::new(),
             mid_attention: false,

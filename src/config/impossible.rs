@@ -194,6 +194,204 @@ model = "unet2d"
 }
 
 #[test]
+fn a_transformer_that_does_not_fit_the_data() {
+    let text = r#"[base]
+data = "fashion_mnist_small"
+
+[base.model]
+kind = "transformer"
+channels = [192, 192]
+patch = 5
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × 2 faults in experiments/test.toml
+
+    Error:
+      × a transformer has one width in all its blocks
+       ╭─[experiments/test.toml:6:12]
+     4 │ [base.model]
+     5 │ kind = "transformer"
+       ·        ──────┬──────
+       ·              ╰── with this `model.kind`
+     6 │ channels = [192, 192]
+       ·            ─────┬────
+       ·                 ╰── 2 widths
+     7 │ patch = 5
+       ╰────
+      help: model.channels = [192], and `model.depth` for the number of blocks
+
+    Error:
+      × 28 × 28 cannot be cut into patches of 5 × 5
+       ╭─[experiments/test.toml:2:8]
+     1 │ [base]
+     2 │ data = "fashion_mnist_small"
+       ·        ──────────┬──────────
+       ·                  ╰── with this `data.name`
+     3 │
+       ╰────
+       ╭─[experiments/test.toml:7:9]
+     6 │ channels = [192, 192]
+     7 │ patch = 5
+       ·         ┬
+       ·         ╰── does not divide the image
+       ╰────
+      help: model.patch = 1, 2, 4, 7, 14 or 28
+    "#);
+}
+
+#[test]
+fn heads_that_do_not_split_a_transformer() {
+    let text = r#"[base.model]
+kind = "transformer"
+head_channels = 48
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × 128 channels cannot be split into heads of 48
+       ╭─[experiments/test.toml:3:17]
+     2 │ kind = "transformer"
+     3 │ head_channels = 48
+       ·                 ─┬
+       ·                  ╰── does not divide 128
+       ╰────
+      help: a divisor of the channels, or 0 for one head
+    "#);
+}
+
+#[test]
+fn a_transformer_of_odd_width() {
+    let text = "[base.model]
+kind = 'transformer'
+channels = [33]
+";
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × a transformer cannot be 33 wide: sines and cosines of the timestep share its width
+       ╭─[experiments/test.toml:3:12]
+     1 │ [base.model]
+     2 │ kind = 'transformer'
+       ·        ──────┬──────
+       ·              ╰── with this `model.kind`
+     3 │ channels = [33]
+       ·            ──┬─
+       ·              ╰── must be even, and at least 4
+       ╰────
+      help: model.channels = [34]
+    "#);
+}
+
+#[test]
+fn a_transformer_of_points() {
+    let text = r#"[base]
+data.name = "swiss_roll"
+model = "transformer"
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × a transformer cuts images into patches, and this data is points
+       ╭─[experiments/test.toml:3:9]
+     1 │ [base]
+     2 │ data.name = "swiss_roll"
+       ·             ──────┬─────
+       ·                   ╰── with this `data.name`
+     3 │ model = "transformer"
+       ·         ──────┬──────
+       ·               ╰── for images only
+       ╰────
+      help: model.kind = "mlp"
+    "#);
+}
+
+#[test]
+fn keys_that_a_network_has_no_use_for() {
+    let text = r#"[base.model]
+kind = "transformer"
+attention = [8]
+norm_groups = 4
+
+[grid]
+model.layers_per_block = [1, 2]
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × 3 faults in experiments/test.toml
+
+    Error:
+      × model "transformer" has no use for `model.attention`
+       ╭─[experiments/test.toml:3:13]
+     1 │ [base.model]
+     2 │ kind = "transformer"
+       ·        ──────┬──────
+       ·              ╰── with this `model.kind`
+     3 │ attention = [8]
+       ·             ─┬─
+       ·              ╰── for "unet2d" only
+     4 │ norm_groups = 4
+       ╰────
+      help: leave `model.attention` out
+
+    Error:
+      × model "transformer" has no use for `model.norm_groups`
+       ╭─[experiments/test.toml:4:15]
+     1 │ [base.model]
+     2 │ kind = "transformer"
+       ·        ──────┬──────
+       ·              ╰── with this `model.kind`
+     3 │ attention = [8]
+     4 │ norm_groups = 4
+       ·               ┬
+       ·               ╰── for "unet2d" only
+     5 │
+       ╰────
+      help: leave `model.norm_groups` out
+
+    Error:
+      × model "transformer" has no use for `model.layers_per_block`
+       ╭─[experiments/test.toml:2:8]
+     1 │ [base.model]
+     2 │ kind = "transformer"
+       ·        ──────┬──────
+       ·              ╰── with this `model.kind`
+     3 │ attention = [8]
+       ╰────
+       ╭─[experiments/test.toml:7:27]
+     6 │ [grid]
+     7 │ model.layers_per_block = [1, 2]
+       ·                           ┬
+       ·                           ╰── for "unet2d" only
+       ╰────
+      help: leave `model.layers_per_block` out
+    "#);
+}
+
+#[test]
+fn keys_of_one_network_beside_an_axis_of_networks() {
+    let text = r#"[base]
+model.depth = 3
+
+[grid]
+model.kind = ["transformer", "unet2d"]
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × model "unet2d" has no use for `model.depth`
+       ╭─[experiments/test.toml:2:15]
+     1 │ [base]
+     2 │ model.depth = 3
+       ·               ┬
+       ·               ╰── for "transformer" only
+     3 │
+     4 │ [grid]
+     5 │ model.kind = ["transformer", "unet2d"]
+       ·                              ────┬───
+       ·                                  ╰── with this `model.kind`
+       ╰────
+      help: leave `model.depth` out
+    "#);
+}
+
+#[test]
 fn counts_beyond_the_data() {
     let text = "[base.train]
 batch_size = 4096
@@ -321,6 +519,17 @@ fn limits_are_where_the_messages_say() {
         ("model = { head_channels = 64 }", "model = { head_channels = 48 }"),
         ("model.attention = [4]", "model.attention = [2]"),
         ("model = 'mlp'", "model = { kind = 'mlp', attention = [4] }"),
+        ("model = { kind = 'mlp', norm_groups = 8 }", "model = { kind = 'mlp', norm_groups = 4 }"),
+        ("model = 'unet2d'", "model = { kind = 'unet2d', patch = 4 }"),
+        ("model = 'unet2d'", "model = { kind = 'unet2d', mlp_ratio = 2 }"),
+        ("model = { kind = 'transformer', patch = 8 }", "model = { kind = 'transformer', patch = 16 }"),
+        ("model = { kind = 'transformer', patch = 1 }", "model = { kind = 'transformer', patch = 0 }"),
+        ("model = { kind = 'transformer', depth = 128 }", "model = { kind = 'transformer', depth = 129 }"),
+        ("model = { kind = 'transformer', depth = 1 }", "model = { kind = 'transformer', depth = 0 }"),
+        ("model = { kind = 'transformer', channels = [4] }", "model = { kind = 'transformer', channels = [2] }"),
+        ("model = { kind = 'transformer', channels = [64] }", "model = { kind = 'transformer', channels = [64, 64] }"),
+        ("model = { kind = 'transformer', head_channels = 0 }", "model = { kind = 'transformer', head_channels = 3 }"),
+        ("model = { kind = 'transformer', mid_attention = true }", "model = { kind = 'transformer', mid_attention = false }"),
         ("data.name = 'swiss_roll'", "data.name = 'swiss_roll', diffusion.clip_x0 = true"),
         ("data.name = 'swiss_roll', diffusion.decoder_cdf = 'tanh'", "data.name = 'swiss_roll', diffusion.decoder_cdf = 'erf'"),
         ("eval.images = 176", "eval.images = 177"),
@@ -337,6 +546,8 @@ fn limits_are_where_the_messages_say() {
 #[test]
 fn every_rule_names_keys_that_exist() {
     use crate::config::{check::problems, keys};
+    use crate::model::ModelKind;
+    use crate::named::NamedEnum;
     // A configuration that breaks as many rules as it can, on points and on images.
     let mut config = grid("base.data = 'digits'", &[]).unwrap().runs.remove(0).config;
     let set = |config: &mut super::RunConfig, key: &str, value: toml::Value| (keys::find(key).unwrap().set)(config, &value).unwrap();
@@ -363,8 +574,13 @@ fn every_rule_names_keys_that_exist() {
     set(&mut config, "model.head_channels", toml::Value::Integer(5));
     set(&mut config, "model.attention", toml::Value::Array(vec![toml::Value::Integer(3)]));
     let facts = |name: &str| grid(&format!("base.data = '{name}'"), &[]).unwrap().runs.remove(0).info;
-    let found = [problems(&config, &facts("digits")), problems(&config, &facts("swiss_roll"))].concat();
-    assert!(found.len() >= 18, "{found:#?}");
+    set(&mut config, "model.depth", toml::Value::Integer(7));
+    let mut found = Vec::new();
+    for kind in ModelKind::ALL {
+        config.model.kind = *kind;
+        found.extend([problems(&config, &facts("digits")), problems(&config, &facts("swiss_roll"))].concat());
+    }
+    assert!(found.len() >= 50, "{found:#?}");
     for problem in found {
         for key in &problem.keys {
             assert!(keys::find(key).is_some(), "{key}");

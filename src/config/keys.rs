@@ -202,15 +202,21 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     // ── model
     key!(model.kind: ModelKind = derived("\"unet2d\" for images of at least 4 × 4, else \"mlp\"", fill_kind), "The network.")
         .also(&["architecture", "type"]),
-    key!(model.channels: Vec<u32> = derived("mlp: [128, 128, 128]; unet2d: [32, 64] up to 16 pixels, [32, 64, 64] above", fill_channels),
+    key!(model.channels: Vec<u32> = derived("mlp: [128, 128, 128]; unet2d: [32, 64] up to 16 pixels, [32, 64, 64] above; transformer: [128] up to 16 pixels, [192] above", fill_channels),
         "an array of 1 to 16 whole numbers, each at least 1", |c| (1..=16).contains(&c.len()) && c.iter().all(|&c| c > 0),
-        "U-Net: channels of each resolution, finest first. MLP: width of each hidden layer.")
+        "U-Net: channels of each resolution, finest first. MLP: width of each hidden layer. Transformer: its one width.")
         .also(&["block_out_channels", "hidden", "dim_mults", "num_channels", "width"]),
     key!(model.layers_per_block: u32 = lit("2"), COUNT, |n| *n > 0, "Residual blocks at each resolution.").also(&["num_res_blocks"]),
     key!(model.attention: Vec<u32> = lit("[]"), "Heights of the feature maps that carry attention, e.g. [16].")
         .also(&["attention_resolutions", "attn_resolutions"]),
     key!(model.mid_attention: bool = lit("true"), "Attention in the middle block of the U-Net."),
-    key!(model.head_channels: u32 = lit("0"), "Channels of an attention head; 0 is one head over all channels.")
+    key!(model.patch: u32 = derived("the largest divisor of height and width up to 2 (images up to 16 pixels) or 4", fill_patch),
+        COUNT, |n| *n > 0, "Side of a transformer's square patches, in pixels.").also(&["patch_size"]),
+    key!(model.depth: u32 = lit("5"), "a whole number from 1 to 128", |n| (1..=128).contains(n),
+        "Blocks of a transformer. The first and last ⌊(depth − 1) / 2⌋ are joined by long skips.").also(&["num_layers", "n_layer"]),
+    key!(model.mlp_ratio: u32 = lit("4"), COUNT, |n| *n > 0, "Width of the hidden layer in a transformer's blocks, in widths of the transformer."),
+    key!(model.head_channels: u32 = derived("transformer: the largest divisor of the width up to 64; unet2d: 0", fill_head_channels),
+        "Channels of an attention head; 0 is one head over all channels.")
         .also(&["attention_head_dim", "num_head_channels"]),
     key!(model.norm_groups: u32 = lit("8"), COUNT, |n| *n > 0, "Groups of the group normalisation; divides every channel count.")
         .also(&["norm_num_groups"]),
@@ -242,7 +248,7 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     // ── train
     key!(train.steps: u32 = lit("2000"), COUNT, |n| *n > 0, "Optimizer updates.").also(&["num_steps", "iterations", "epochs", "num_train_steps"]),
     key!(train.batch_size: u32 = lit("64"), COUNT, |n| *n > 0, "Examples in each update.").also(&["batch"]),
-    key!(train.micro_batch: u32 = derived("mlp: 128; unet2d: 16 up to 16 pixels, 4 above; at most the batch", fill_micro_batch),
+    key!(train.micro_batch: u32 = derived("mlp: 128; unet2d: 16 up to 16 pixels, 4 above; transformer: 8; at most the batch", fill_micro_batch),
         COUNT, |n| *n > 0, "Examples that go through the network together, on one core. Changes the last bits.")
         .also(&["microbatch", "micro_batch_size"]),
     key!(train.optimizer: OptimizerKind = lit("\"adamw\""), "The optimizer."),
@@ -320,6 +326,21 @@ fn fill_channels(config: &mut RunConfig, info: &DataInfo) {
             let levels = if is_small(info) { 2 } else { 3 };
             [32, 64, 64][..levels.min(halvings + 1)].to_vec()
         }
+        ModelKind::Transformer if is_small(info) => vec![128],
+        ModelKind::Transformer => vec![192],
+    };
+}
+
+fn fill_patch(config: &mut RunConfig, info: &DataInfo) {
+    let (height, width) = (info.shape.height as u32, info.shape.width as u32);
+    let largest = if is_small(info) { 2 } else { 4 };
+    config.model.patch = (1..=largest).rev().find(|p| height % p == 0 && width % p == 0).unwrap_or(1);
+}
+
+fn fill_head_channels(config: &mut RunConfig, _: &DataInfo) {
+    config.model.head_channels = match (config.model.kind, config.model.channels.as_slice()) {
+        (ModelKind::Transformer, [width, ..]) => (1..=64).rev().find(|head| width % head == 0).unwrap_or(0),
+        _ => 0,
     };
 }
 
@@ -328,6 +349,7 @@ fn fill_micro_batch(config: &mut RunConfig, info: &DataInfo) {
         ModelKind::Mlp => 128,
         ModelKind::UNet2d if is_small(info) => 16,
         ModelKind::UNet2d => 4,
+        ModelKind::Transformer => 8,
     };
     config.train.micro_batch = size.min(config.train.batch_size);
 }

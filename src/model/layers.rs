@@ -2,7 +2,7 @@
 
 use super::params::{Declared, DiskLayout, ParamId, ParamInit, ParamLayout, Params};
 use super::{Init, ModelError};
-use crate::ops::{Activation, ConvKind, conv2d, group_norm, linear};
+use crate::ops::{Activation, ConvKind, conv2d, group_norm, layer_norm, linear};
 use candle_core::{Result, Tensor};
 
 /// Whether a layer starts at its full scale, or at zero under [`Init::Ddpm`].
@@ -70,6 +70,21 @@ impl Builder {
         })
     }
 
+    /// A layer normalisation.
+    pub(super) fn layer_norm(&mut self, name: &str, channels: usize) -> LayerNorm {
+        LayerNorm {
+            gamma: self.declared.param(format!("{name}.weight"), &[channels], DiskLayout::Same, ParamInit::Ones),
+            beta: self.declared.param(format!("{name}.bias"), &[channels], DiskLayout::Same, ParamInit::Zeros),
+            eps: self.norm_eps,
+        }
+    }
+
+    /// A learned vector for each of `tokens` places, of standard deviation 0.02 at the start. [Bao23]
+    pub(super) fn positions(&mut self, name: &str, tokens: usize, channels: usize) -> ParamId {
+        let start = ParamInit::Uniform { bound: 0.02 * 3.0_f64.sqrt() };
+        self.declared.param(name.to_owned(), &[tokens, channels], DiskLayout::Same, start)
+    }
+
     /// Counts attention over `tokens` tokens.
     pub(super) fn count_attention(&mut self, tokens: usize, channels: usize) {
         self.flops += 4 * (tokens * tokens * channels) as u64;
@@ -132,5 +147,17 @@ pub(super) struct Norm {
 impl Norm {
     pub(super) fn forward(&self, params: &Params, x: &Tensor, activation: Activation) -> Result<Tensor> {
         group_norm(x, params.get(self.gamma), params.get(self.beta), self.groups, self.eps, activation)
+    }
+}
+
+pub(super) struct LayerNorm {
+    gamma: ParamId,
+    beta: ParamId,
+    eps: f64,
+}
+
+impl LayerNorm {
+    pub(super) fn forward(&self, params: &Params, x: &Tensor) -> Result<Tensor> {
+        layer_norm(x, params.get(self.gamma), params.get(self.beta), self.eps)
     }
 }

@@ -108,6 +108,9 @@ mod tests {
         ModelSpec {
             kind: ModelKind::Mlp,
             channels: channels.to_vec(),
+            patch: 1,
+            depth: 1,
+            mlp_ratio: 1,
             layers_per_block: 1,
             attention: vec![],
             mid_attention: false,

@@ -2,17 +2,21 @@
 //!
 //! Start at [`Model::new`]; then [`Model::layout`] names the parameters, [`ParamLayout::init`] starts them, and
 //! [`Model::forward`] runs. A model holds no numbers: its parameters are passed in, so the same model runs with trained,
-//! averaged or detached ones. Images are `[B, H, W, C]`; parameters have the names of diffusers' `UNet2DModel`.
+//! averaged or detached ones. Images are `[B, H, W, C]`; the U-Net's parameters have the names of diffusers' `UNet2DModel`.
 //! Absent: losses, noise, devices to choose, files.
 
+#[cfg(test)]
+mod check;
 mod layers;
 mod mlp;
 mod params;
 mod time_embedding;
+mod transformer;
 mod unet2d;
 
 pub use mlp::Mlp;
 pub use params::{DiskLayout, ParamId, ParamInit, ParamLayout, ParamSpec, Params};
+pub use transformer::Transformer;
 pub use unet2d::UNet2d;
 
 use crate::data::Shape;
@@ -26,6 +30,8 @@ named_enum! {
         UNet2d = "unet2d",
         /// Fully connected, for 2-D data (and flattened small images).
         Mlp = "mlp",
+        /// Patches of an image as tokens, with long skip connections (U-ViT).
+        Transformer = "transformer",
     }
 }
 
@@ -54,7 +60,14 @@ named_enum! {
 pub struct ModelSpec {
     pub kind: ModelKind,
     /// U-Net: channels of each resolution, finest first (diffusers' block_out_channels). MLP: width of each hidden layer.
+    /// Transformer: its one width.
     pub channels: Vec<u32>,
+    /// Side of a transformer's square patches, in pixels.
+    pub patch: u32,
+    /// Blocks of a transformer.
+    pub depth: u32,
+    /// Width of the hidden layer in a transformer's blocks, in widths of the transformer.
+    pub mlp_ratio: u32,
     pub layers_per_block: u32,
     /// Feature-map heights that carry attention, e.g. `[16]`; the middle block has its own switch.
     pub attention: Vec<u32>,
@@ -103,6 +116,7 @@ pub struct Dropout {
 pub enum Model {
     UNet2d(UNet2d),
     Mlp(Mlp),
+    Transformer(Transformer),
 }
 
 impl Model {
@@ -114,6 +128,7 @@ impl Model {
         match spec.kind {
             ModelKind::UNet2d => UNet2d::new(spec, shape, out_channels).map(Self::UNet2d),
             ModelKind::Mlp => Mlp::new(spec, shape, out_channels).map(Self::Mlp),
+            ModelKind::Transformer => Transformer::new(spec, shape, out_channels).map(Self::Transformer),
         }
     }
 
@@ -121,6 +136,7 @@ impl Model {
         match self {
             Self::UNet2d(model) => model.layout(),
             Self::Mlp(model) => model.layout(),
+            Self::Transformer(model) => model.layout(),
         }
     }
 
@@ -132,6 +148,7 @@ impl Model {
         match self {
             Self::UNet2d(model) => model.forward(params, x, t, dropout),
             Self::Mlp(model) => model.forward(params, x, t, dropout),
+            Self::Transformer(model) => model.forward(params, x, t, dropout),
         }
     }
 
@@ -140,6 +157,7 @@ impl Model {
         match self {
             Self::UNet2d(model) => model.forward_flops(),
             Self::Mlp(model) => model.forward_flops(),
+            Self::Transformer(model) => model.forward_flops(),
         }
     }
 }

@@ -236,7 +236,7 @@ fn softmax_gradient_rows<T: Real>(weights: &[T], n: usize, ds: &mut [T]) {
 
 /// Sum of the lanes, in halves.
 #[inline(always)]
-fn total<T: Real>(mut sums: [T; LANES]) -> T {
+pub(super) fn total<T: Real>(mut sums: [T; LANES]) -> T {
     let mut half = LANES / 2;
     while half > 0 {
         for l in 0..half {

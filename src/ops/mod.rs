@@ -16,9 +16,11 @@ mod conv2d;
 mod dropout;
 mod group_norm;
 mod kernel;
+mod layer_norm;
 mod linear;
 mod real;
 mod silu;
+mod tokens;
 mod upsample2x;
 
 #[cfg(test)]
@@ -30,8 +32,10 @@ pub use concat::concat;
 pub use conv2d::{ConvKind, DownsamplePadding, conv2d};
 pub use dropout::dropout;
 pub use group_norm::group_norm;
+pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use silu::silu;
+pub use tokens::tokens;
 pub use upsample2x::upsample2x;
 
 /// What follows an affine operation inside the same pass over memory.

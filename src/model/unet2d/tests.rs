@@ -1,16 +1,19 @@
 //! The U-Net against diffusers (fixtures of `tests/reference/unet2d.py`), against differences, and its refusals.
 
+use super::super::check::{Fixture, agrees_with_differences, agrees_with_fixture};
 use super::super::{Init, Model, ModelKind};
 use super::*;
-use crate::ops::check::{differences, distance, numbers, random};
+use crate::ops::check::{distance, numbers, random};
 use crate::rng::{Purpose, stream};
 use candle_core::{DType, Device};
-use std::path::Path;
 
 fn spec(channels: &[u32]) -> ModelSpec {
     ModelSpec {
         kind: ModelKind::UNet2d,
         channels: channels.to_vec(),
+        patch: 1,
+        depth: 1,
+        mlp_ratio: 1,
         layers_per_block: 1,
         attention: vec![],
         mid_attention: true,
@@ -36,67 +39,8 @@ fn refusal(spec: &ModelSpec, shape: Shape) -> String {
     Model::new(spec, shape, 1).map(|_| ()).unwrap_err().to_string()
 }
 
-/// A fixture's tensors by name.
-struct Fixture(Vec<u8>);
-
-impl Fixture {
-    fn read(name: &str) -> Self {
-        Self(std::fs::read(Path::new(env!("CARGO_MANIFEST_DIR")).join("tests/reference").join(name)).unwrap())
-    }
-
-    fn get(&self, name: &str) -> Option<(Vec<usize>, Vec<f32>)> {
-        let file = safetensors::SafeTensors::deserialize(&self.0).unwrap();
-        let view = file.tensor(name).ok()?;
-        let four_bytes = |b: &[u8]| f32::from_le_bytes(b.try_into().unwrap());
-        let eight_bytes = |b: &[u8]| i64::from_le_bytes(b.try_into().unwrap()) as f32;
-        let numbers = match view.dtype() {
-            safetensors::Dtype::F32 => view.data().chunks(4).map(four_bytes).collect(),
-            safetensors::Dtype::I64 => view.data().chunks(8).map(eight_bytes).collect(),
-            other => panic!("{other:?}"),
-        };
-        Some((view.shape().to_vec(), numbers))
-    }
-
-    /// An image tensor, from NCHW to NHWC.
-    fn image(&self, name: &str) -> Tensor {
-        let (shape, numbers) = self.get(name).unwrap();
-        Tensor::from_vec(numbers, shape, &Device::Cpu).unwrap().permute((0, 2, 3, 1)).unwrap().contiguous().unwrap()
-    }
-}
-
-fn relative_l2(got: &[f32], want: &[f32], floor: f64) -> f64 {
-    let norm = |x: &mut dyn Iterator<Item = f64>| x.map(|v| v * v).sum::<f64>().sqrt();
-    let difference = norm(&mut got.iter().zip(want).map(|(a, b)| f64::from(*a) - f64::from(*b)));
-    difference / (norm(&mut want.iter().map(|v| f64::from(*v))) + floor)
-}
-
 fn agrees_with_diffusers(file: &str, spec: &ModelSpec, shape: Shape, out: usize) {
-    let fixture = Fixture::read(file);
-    let model = build(spec, shape, out);
-    let layout = model.layout();
-    let flat = layout.from_disk(|name| fixture.get(&format!("param.{name}"))).unwrap();
-    let in_file = safetensors::SafeTensors::deserialize(&fixture.0).unwrap().names().iter().filter(|n| n.starts_with("param.")).count();
-    assert_eq!(layout.len(), in_file, "the network has diffusers' parameters and no others");
-
-    let params = layout.tensors(&flat, &Device::Cpu, true).unwrap();
-    let x = candle_core::Var::from_tensor(&fixture.image("x")).unwrap();
-    let t: Vec<Timestep> = fixture.get("t").unwrap().1.iter().map(|t| Timestep::from_index(*t as usize)).collect();
-    let y = model.forward(&params, &x, &t, None).unwrap();
-    let off = distance(&y, &fixture.image("y"));
-    assert!(off < 1e-5, "output is {off} off");
-
-    let grads = (y * fixture.image("weight")).unwrap().sum_all().unwrap().backward().unwrap();
-    let off = distance(grads.get(&x).unwrap(), &fixture.image("grad_x"));
-    assert!(off < 1e-4, "gradient of the input is {off} off");
-    let mut got = vec![0.0_f32; layout.total()];
-    layout.gradients(&params, &grads, &mut got).unwrap();
-    let want = layout.from_disk(|name| fixture.get(&format!("grad.{name}"))).unwrap();
-    // A gradient that is 0 but for rounding (of the keys' bias) is compared with the size of the whole.
-    let floor = 1e-2 * want.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() / (layout.len() as f64).sqrt();
-    for spec in layout.specs() {
-        let off = relative_l2(&got[spec.range()], &want[spec.range()], floor);
-        assert!(off < 1e-4, "gradient of {} is {off} off", spec.name);
-    }
+    agrees_with_fixture(file, &build(spec, shape, out));
 }
 
 #[test]
@@ -172,36 +116,9 @@ fn small() -> (Model, Shape) {
 #[test]
 fn gradients_of_the_whole_network_agree_with_differences() {
     let (model, s) = small();
-    let layout = model.layout();
-    let flat: Vec<f64> = layout.init(1).iter().map(|v| f64::from(*v)).collect();
     let x = random(&[2, s.height, s.width, 1], 1);
-    let t = [3, 700].map(Timestep::from_index);
-    let dropout = Some(Dropout { stream: stream(1, Purpose::Dropout, 1), first_sample: 2 });
-    let detached = layout.tensors(&flat, &Device::Cpu, false).unwrap();
-    differences(std::slice::from_ref(&x), |x| model.forward(&detached, &x[0], &t, dropout));
-
-    let loss = |flat: &[f64], tracked| {
-        let params = layout.tensors(flat, &Device::Cpu, tracked).unwrap();
-        let y = model.forward(&params, &x, &t, dropout).unwrap();
-        let loss = (&y * random(y.dims(), 5)).unwrap().sum_all().unwrap();
-        (params, loss)
-    };
-    let (params, value) = loss(&flat, true);
-    let mut grad = vec![0.0; flat.len()];
-    layout.gradients(&params, &value.backward().unwrap(), &mut grad).unwrap();
-    // Three elements of each parameter.
-    for spec in layout.specs() {
-        let len = spec.len();
-        for i in [0, len / 2, len - 1].map(|i| spec.offset + i) {
-            let at = |h: f64| {
-                let mut moved = flat.clone();
-                moved[i] += h;
-                loss(&moved, false).1.to_scalar::<f64>().unwrap()
-            };
-            let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
-            assert!((slope - grad[i]).abs() < 1e-6 * (1.0 + slope.abs()), "{}: {} but {slope}", spec.name, grad[i]);
-        }
-    }
+    let dropout = Dropout { stream: stream(1, Purpose::Dropout, 1), first_sample: 2 };
+    agrees_with_differences(&model, &x, &[3, 700].map(Timestep::from_index), Some(dropout));
 }
 
 #[test]
