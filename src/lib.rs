@@ -57,6 +57,7 @@
 //! - \[Salimans22\] Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512v2 (v-prediction)
 //! - \[Jabri22\] Scalable Adaptive Computation for Iterative Generation, arXiv:2212.11972v2 (sigmoid schedule)
 //! - \[Loshchilov19\] Decoupled Weight Decay Regularization, arXiv:1711.05101v3
+//! - \[Lavin15\] Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308v2
 //! - \[Salmon11\] Parallel Random Numbers: As Easy as 1, 2, 3, SC'11
 
 pub mod cli;

@@ -19,7 +19,9 @@ mod kernel;
 mod linear;
 mod real;
 mod silu;
+mod tile_product;
 mod upsample2x;
+mod winograd;
 
 #[cfg(test)]
 pub(crate) mod check;
