@@ -4,11 +4,13 @@
 //! and the start of the next: for a fixed kernel row the patch of pixel m is then contiguous and begins m · C_in after
 //! that of pixel 0, so the convolution is three accumulated products of a matrix whose rows overlap. Its gradients are
 //! the same products, of the output's gradient with flipped weights and of the transposed matrix. Small images go through
-//! in groups, one below the other, with a zero row between them. Stride 2 unfolds; 1 × 1 is one product.
+//! in groups, one below the other, with a zero row between them. Where the channels are whole vectors, Winograd's method
+//! takes its place. Stride 2 unfolds; 1 × 1 is one product.
 
 use super::kernel::{Store, by_dtype, matrix, product, slice, sum_rows, with_slices};
 use super::linear;
 use super::real::Real;
+use super::winograd;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
 /// Where a 3 × 3 convolution of stride 2 sees zeros.
@@ -134,6 +136,12 @@ impl Geometry {
         self.taps * self.taps * self.c_in
     }
 
+    /// For `winograd`, where it applies.
+    fn winograd(&self) -> Option<winograd::Sizes> {
+        let Self { batch, height, width, c_in, c_out, .. } = *self;
+        Some(winograd::Sizes { batch, height, width, c_in, c_out }).filter(winograd::Sizes::fit)
+    }
+
     /// Images that go through together with stride 1: enough rows for an efficient product, few enough for the cache.
     fn group(&self) -> usize {
         (ROWS_PER_PRODUCT / ((self.height + 1) * (self.width + 1))).clamp(1, self.batch)
@@ -196,7 +204,7 @@ impl CustomOp3 for Conv2d {
 fn forward<T: Real>(x: &[T], w: &[T], bias: &[T], g: &Geometry) -> Vec<T> {
     let mut y = vec![T::ZERO; g.batch * g.out_pixels() * g.c_out];
     if g.stride == 1 && g.taps == 3 {
-        same(x, w, Some(bias), g, &mut y);
+        same(x, w, bias, g, &mut y);
         return y;
     }
     let pixels = g.out_pixels();
@@ -308,7 +316,10 @@ fn crop<T: Real>(tall: &[T], g: &Geometry, channels: usize, first_image: usize, 
     }
 }
 
-fn same<T: Real>(x: &[T], w: &[T], bias: Option<&[T]>, g: &Geometry, y: &mut [T]) {
+fn same<T: Real>(x: &[T], w: &[T], bias: &[T], g: &Geometry, y: &mut [T]) {
+    if let Some(sizes) = g.winograd() {
+        return winograd::forward(x, w, &|image| bias_of(bias, g, image), sizes, y);
+    }
     let group = g.group();
     let (in_len, out_len) = (g.pixels() * g.c_in, g.pixels() * g.c_out);
     let (padded_cap, tall_cap) = (padded_len(g, group, g.c_in), product_rows(g, group) * g.c_out);
@@ -319,13 +330,16 @@ fn same<T: Real>(x: &[T], w: &[T], bias: Option<&[T]>, g: &Geometry, y: &mut [T]
             pad(x, g, g.c_in, padded);
             let sizes = (product_rows(g, images), g.c_in, g.c_out);
             three_products(padded, sizes, g.width + 1, tall, |kh| matrix(&w[kh * 3 * g.c_in..], 1, g.patch()));
-            crop(tall, g, g.c_out, i * group, bias, y);
+            crop(tall, g, g.c_out, i * group, Some(bias), y);
         }
     });
 }
 
 /// Gradients of a 3 × 3 convolution of stride 1; an empty slice is a gradient nobody wants.
 fn same_gradients<T: Real>(x: &[T], w: &[T], dy: &[T], g: &Geometry, dx: &mut [T], dw: &mut [T]) {
+    if let Some(sizes) = g.winograd() {
+        return winograd::backward(x, w, dy, sizes, dx, dw);
+    }
     let group = g.group();
     let (in_len, out_len) = (g.pixels() * g.c_in, g.pixels() * g.c_out);
     // dx is the convolution of dy with the weights turned half round: [kh, kw, C_out, C_in].
@@ -455,7 +469,7 @@ mod tests {
     #[test]
     fn agrees_with_the_reference_and_its_gradients_with_differences() {
         for kind in KINDS {
-            for sizes in [[3, 5, 7, 3, 5], [1, 8, 4, 16, 17], [2, 3, 2, 1, 4], [9, 12, 10, 2, 1]] {
+            for sizes in [[3, 5, 7, 3, 5], [1, 8, 4, 16, 17], [2, 3, 2, 1, 4], [9, 12, 10, 2, 1], [5, 6, 7, 16, 32], [1, 2, 3, 48, 16]] {
                 for per_sample in [false, true] {
                     let t = inputs(kind, sizes, per_sample);
                     agree(&t, |t| conv2d(&t[0], &t[1], &t[2], kind), |t| reference(&t[0], &t[1], &t[2], kind));
@@ -505,11 +519,13 @@ mod tests {
     #[test]
     fn a_sample_does_not_depend_on_its_batch() {
         for kind in KINDS {
-            let t = inputs(kind, [7, 6, 6, 8, 16], true).map(|t| t.to_dtype(DType::F32).unwrap());
-            let whole = conv2d(&t[0], &t[1], &t[2], kind).unwrap();
-            for i in 0..7 {
-                let one = conv2d(&t[0].narrow(0, i, 1).unwrap(), &t[1], &t[2].narrow(0, i, 1).unwrap(), kind).unwrap();
-                assert_eq!(distance(&one, &whole.narrow(0, i, 1).unwrap()), 0.0, "{kind:?}, sample {i}");
+            for c_in in [8, 16] {
+                let t = inputs(kind, [7, 6, 6, c_in, 16], true).map(|t| t.to_dtype(DType::F32).unwrap());
+                let whole = conv2d(&t[0], &t[1], &t[2], kind).unwrap();
+                for i in 0..7 {
+                    let one = conv2d(&t[0].narrow(0, i, 1).unwrap(), &t[1], &t[2].narrow(0, i, 1).unwrap(), kind).unwrap();
+                    assert_eq!(distance(&one, &whole.narrow(0, i, 1).unwrap()), 0.0, "{kind:?}, sample {i}");
+                }
             }
         }
     }

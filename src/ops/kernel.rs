@@ -55,9 +55,9 @@ pub(super) fn with_slices<T: Real, R, const N: usize>(tensors: [&Tensor; N], f: 
 /// A matrix in memory: first element, distance between rows, distance between columns.
 #[derive(Clone, Copy)]
 pub(super) struct Matrix<'a, T> {
-    data: &'a [T],
-    row: usize,
-    col: usize,
+    pub(super) data: &'a [T],
+    pub(super) row: usize,
+    pub(super) col: usize,
 }
 
 /// A matrix whose rows lie `row` apart and whose columns lie `col` apart. Rows may overlap.

@@ -20,8 +20,10 @@ mod layer_norm;
 mod linear;
 mod real;
 mod silu;
+mod tile_product;
 mod tokens;
 mod upsample2x;
+mod winograd;
 
 #[cfg(test)]
 pub(crate) mod check;

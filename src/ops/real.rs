@@ -4,7 +4,7 @@ use candle_core::WithDType;
 use std::cell::RefCell;
 
 /// A floating-point type the kernels are compiled for.
-pub(super) trait Real: WithDType + std::ops::Neg<Output = Self> {
+pub(super) trait Real: crate::simd::Lanes + WithDType + std::ops::Neg<Output = Self> {
     const ZERO: Self;
     const ONE: Self;
 
