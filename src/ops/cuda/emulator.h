@@ -44,6 +44,14 @@ static Dim place(unsigned long i, Dim size) {
     return Dim{(unsigned int)(i % size.x), (unsigned int)(i / size.x % size.y), (unsigned int)(i / size.x / size.y)};
 }
 
+static void run_plainly(bool backwards) {
+    unsigned long threads = (unsigned long)blockDim.x * blockDim.y * blockDim.z;
+    for (unsigned long i = 0; i < threads; i++) {
+        threadIdx = place(backwards ? threads - 1 - i : i, blockDim);
+        body(arguments);
+    }
+}
+
 // One block: every thread up to the barrier, again and again, until all are through. False if a thread waits at a barrier
 // that another has left behind for good.
 static bool run_block(bool backwards) {
@@ -66,8 +74,10 @@ static bool run_block(bool backwards) {
             swapcontext(&scheduler, &current->context);
             finished += current->finished;
         }
-        if (finished == threads) return true;
-        if (finished) return false;
+        if (finished) {
+            current = nullptr;
+            return finished == threads;
+        }
     }
 }
 
@@ -80,7 +90,11 @@ static void call(void (*kernel)(A...), void** args) { call(kernel, args, std::in
 template <class... A>
 static int arity(void (*)(A...)) { return (int)sizeof...(A); }
 
-struct Kernel { const char* name; int arity; void (*run)(void**); };
+// `barriers`: whether its threads wait for each other; if not, they are plain calls.
+struct Kernel { const char* name; bool barriers; int arity; void (*run)(void**); };
 }  // namespace emulator
 
-static inline void __syncthreads() { emulator::pause(); }
+static inline void __syncthreads() {
+    if (!emulator::current) std::abort();
+    emulator::pause();
+}

@@ -65,10 +65,10 @@ pub fn launch(module: usize, kernel: &'static str, grid: Grid, args: &[Arg]) -> 
     }
 }
 
-/// Names of the kernels in the texts.
-pub fn kernel_names() -> Vec<&'static str> {
+/// The kernels of the texts: name, and what follows its opening parenthesis up to the next one.
+pub fn kernels() -> Vec<(&'static str, &'static str)> {
     let heads = TEXTS.iter().flat_map(|text| text.split("__global__ void ").skip(1));
-    heads.map(|rest| rest.split('(').next().expect("split gives a first part").trim()).collect()
+    heads.map(|rest| rest.split_once('(').expect("a kernel has arguments")).collect()
 }
 
 fn library() -> std::result::Result<&'static Library, String> {
@@ -85,8 +85,11 @@ fn build() -> std::result::Result<Library, String> {
     let mut entries: Vec<Emulate> = Vec::new();
     let children: Vec<_> = (0..MODULES.len())
         .map(|module| {
-            let table: String =
-                kernel_names().iter().map(|k| format!("  {{\"{k}\", emulator::arity({k}), [](void** a) {{ emulator::call({k}, a); }}}},\n")).collect();
+            let waits = |body: &str| ["__syncthreads", "block_sum", "block_max", "sum_chunk"].iter().any(|call| body.contains(call));
+            let row = |(k, body): &(&str, &str)| {
+                format!("  {{\"{k}\", {}, emulator::arity({k}), [](void** a) {{ emulator::call({k}, a); }}}},\n", waits(body))
+            };
+            let table: String = kernels().iter().map(row).collect();
             let text = format!(
                 "{}\n{}\nstatic const emulator::Kernel kernels[] = {{\n{table}}};\n{}",
                 include_str!("emulator.h"),

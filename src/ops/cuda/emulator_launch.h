@@ -14,7 +14,8 @@ extern "C" int emulate(const char* name, const unsigned int* grid, const unsigne
         unsigned long blocks = (unsigned long)gridDim.x * gridDim.y * gridDim.z;
         for (unsigned long i = 0; i < blocks; i++) {
             blockIdx = place(backwards ? blocks - 1 - i : i, gridDim);
-            if (!run_block(backwards)) return 3;
+            if (!kernel.barriers) run_plainly(backwards);
+            else if (!run_block(backwards)) return 3;
         }
         return 0;
     }

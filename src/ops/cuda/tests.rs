@@ -1,9 +1,9 @@
 //! The operations for CUDA against their references: on the host through the emulator, and on a GPU where the build and the
 //! machine have one (`just test-cuda`).
 
-use super::super::check::{agree, distance, numbers, random};
+use super::super::check::{distance, numbers, random};
 use super::super::{Activation, ConvKind, DownsamplePadding};
-use super::emulator::{kernel_names, standing_in};
+use super::emulator::{stand_aside, standing_in};
 use super::training::{DeviceWeights, Update, diffuse, simple_slope};
 use crate::ops;
 use crate::optim::{AdamW, Weights};
@@ -97,17 +97,47 @@ fn value_and_gradients(inputs: &[Tensor], device: &Device, dtype: DType, f: &Fun
     std::iter::once(home(&y)).chain(vars.iter().map(|v| home(grads.get(v).expect("every input has a gradient")))).collect()
 }
 
-#[test]
-fn emulated_operations_agree_with_those_of_the_cpu_and_with_differences() {
-    standing_in(|| {
-        for (name, inputs, f) in cases() {
-            eprintln!("{name}");
-            agree(&inputs, &f, |t| on_the_cpu(|| f(t)));
+fn agree_on(device: &Device, dtype: DType, tolerance: f64) {
+    for (name, inputs, f) in cases() {
+        let ours = value_and_gradients(&inputs, device, dtype, &f);
+        let cpu = stand_aside(|| value_and_gradients(&inputs, &Device::Cpu, DType::F64, &f));
+        for (i, (a, b)) in ours.iter().zip(&cpu).enumerate() {
+            let off = distance(a, b);
+            assert!(off < tolerance, "{name}, {dtype:?}: {} is {off} off the CPU's", if i == 0 { "the output".into() } else { format!("gradient {i}") });
         }
-    });
+    }
 }
 
-/// Runs `f` without the emulator.
-fn on_the_cpu<R>(f: impl FnOnce() -> R) -> R {
-    super::emulator::stand_aside(f)
+/// The types and how far they may be off the CPU's f64: rounding of a few hundred sums and, in bf16, of every result.
+const TYPES: [(DType, f64); 3] = [(DType::F64, 1e-12), (DType::F32, 1e-5), (DType::BF16, 4e-2)];
+
+#[test]
+fn emulated_operations_agree_with_those_of_the_cpu() {
+    standing_in(|| TYPES.iter().for_each(|&(dtype, tolerance)| agree_on(&Device::Cpu, dtype, tolerance)));
+}
+
+#[test]
+fn emulated_noise_has_the_bits_of_the_host() {
+    standing_in(|| noise_has_the_bits_of_the_host(&Device::Cpu));
+}
+
+fn noise_has_the_bits_of_the_host(device: &Device) {
+    for (samples, dims) in [(1, 1), (3, 2), (5, 4099)] {
+        let normals = stream(9 << 40 | 5, Purpose::Noise, 77).lane(3);
+        let mut want = vec![0.0_f32; samples * dims];
+        for (sample, want) in (20..).zip(want.chunks_exact_mut(dims)) {
+            normals.normals(sample, want);
+        }
+        let x_0 = random(&[samples, dims], 1).to_dtype(DType::F32).unwrap();
+        let pairs: Vec<f32> = (0..2 * samples).map(|i| 0.1 + 0.17 * i as f32).collect();
+        let on_device = |t: &Tensor| t.to_device(device).unwrap();
+        let table = Tensor::from_slice(&pairs, (samples, 2), device).unwrap();
+        let diffused = diffuse(&on_device(&x_0), &table, normals, 20).unwrap();
+        let bits = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap().iter().map(|v| v.to_bits()).collect::<Vec<_>>();
+        assert!(bits(&diffused.noise) == want.iter().map(|v| v.to_bits()).collect::<Vec<_>>(), "noise of {samples} × {dims}");
+        let x_0 = x_0.flatten_all().unwrap().to_vec1::<f32>().unwrap();
+        let x_t: Vec<u32> =
+            (0..want.len()).map(|i| (pairs[2 * (i / dims)] * x_0[i] + pairs[2 * (i / dims) + 1] * want[i]).to_bits()).collect();
+        assert!(bits(&diffused.x_t) == x_t, "x_t of {samples} × {dims}");
+    }
 }
