@@ -4,7 +4,7 @@
 //! (t, example, draw) alone, so every run is measured on the same draws and differences between runs are paired.
 //! Results are gathered in the order of (t, draw, example), whatever thread computed them.
 
-use super::{Denoiser, DenoiserError, GaussianDiffusion, Interrupted, SampleTerms};
+use super::{Denoiser, DenoiserError, Diffusion, Interrupted, SampleTerms};
 use crate::record::Moments;
 use crate::rng::{self, Purpose};
 use crate::units::Timestep;
@@ -136,7 +136,7 @@ pub struct BoundOptions<'a> {
 /// # Errors
 /// If the network fails, or the caller asks to stop.
 pub fn evaluate(
-    diffusion: &GaussianDiffusion,
+    diffusion: &Diffusion,
     denoiser: &dyn Denoiser,
     examples: &[f32],
     options: BoundOptions<'_>,
@@ -193,7 +193,7 @@ pub fn evaluate(
 
 /// One network call: `jobs` are (t, draw · count + example).
 fn evaluate_batch(
-    diffusion: &GaussianDiffusion,
+    diffusion: &Diffusion,
     denoiser: &dyn Denoiser,
     examples: &[f32],
     count: usize,
@@ -208,9 +208,8 @@ fn evaluate_batch(
     for (b, (t, i)) in jobs.iter().enumerate() {
         let (example, draw) = (i % count, i / count);
         let at = b * dims..(b + 1) * dims;
-        rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, t.get())
-            .lane(draw as u32)
-            .normals(example as u32, &mut noise[at.clone()]);
+        let stream = rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, t.get()).lane(draw as u32);
+        diffusion.draw_noise(&stream, example as u32, &mut noise[at.clone()]);
         diffusion.q_sample(*t, &examples[example * dims..(example + 1) * dims], &noise[at.clone()], &mut x_t[at]);
     }
     denoiser.predict(&x_t, &t, &mut output)?;

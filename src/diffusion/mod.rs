@@ -1,6 +1,6 @@
 //! Diffusion mathematics on the host: schedules, the Gaussian forward and reverse process, losses, the bound, sampling.
 //!
-//! Start at [`GaussianDiffusion`]; [`bound::evaluate`] and [`sampling::ancestral`] use it with any [`Denoiser`].
+//! Start at [`Diffusion`]; [`bound::evaluate`] and [`sampling::ancestral`] use it with any [`Denoiser`].
 //! Everything here works on plain slices, in `f64` wherever a number ends up in a bound: no tensors, no files, no clock.
 
 pub mod bound;
@@ -8,6 +8,7 @@ pub mod decoder;
 pub mod denoiser;
 pub mod gaussian;
 pub mod oracle;
+pub mod process;
 pub mod sampling;
 pub mod schedule;
 pub mod spec;
@@ -17,6 +18,7 @@ mod tests;
 
 pub use denoiser::{Denoiser, DenoiserError, Interrupted};
 pub use gaussian::{GaussianDiffusion, SampleTerms};
+pub use process::Diffusion;
 pub use schedule::{NoiseSchedule, ScheduleError};
 pub use spec::{
     DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,

@@ -188,12 +188,13 @@ fn the_oracle_on_gaussian_data_has_the_analytic_bound_at_every_t() {
     for prediction in Prediction::ALL {
         for variance in [VarianceType::FixedSmall, VarianceType::FixedLarge] {
             let spec = DiffusionSpec { prediction: *prediction, variance, ..spec(ScheduleKind::LinearScaled, 40) };
-            let diffusion = GaussianDiffusion::new(&spec, point(dims), Encoding::Continuous).unwrap();
+            let process = Diffusion::new(&spec, point(dims), Encoding::Continuous).unwrap();
+            let diffusion = process.gaussian().unwrap();
             let oracle =
-                MixtureOracle::new(&diffusion, vec![Component { weight: 1.0, mean: vec![mean; dims], variance: deviation * deviation }]);
+                MixtureOracle::new(diffusion, vec![Component { weight: 1.0, mean: vec![mean; dims], variance: deviation * deviation }]);
             let stop = AtomicBool::new(false);
             let estimate = evaluate(
-                &diffusion,
+                &process,
                 &oracle,
                 &x,
                 BoundOptions { timesteps: &TimestepPlan::all(40), draws: 1, stop: &stop, progress: &mut |_, _| {} },
@@ -254,13 +255,14 @@ fn a_strided_bound_is_unbiased_over_its_strata() {
 #[test]
 fn ancestral_samples_of_the_oracle_follow_the_mixture() {
     let spec = DiffusionSpec { variance: VarianceType::FixedSmall, ..spec(ScheduleKind::Cosine, 400) };
-    let diffusion = GaussianDiffusion::new(&spec, point(2), Encoding::Continuous).unwrap();
+    let process = Diffusion::new(&spec, point(2), Encoding::Continuous).unwrap();
+    let diffusion = process.gaussian().unwrap();
     let components = vec![
         Component { weight: 0.7, mean: vec![1.0, 0.0], variance: 0.04 },
         Component { weight: 0.3, mean: vec![-1.0, 0.5], variance: 0.01 },
     ];
     let n = 2000;
-    let x = ancestral(&diffusion, &MixtureOracle::new(&diffusion, components), n, &AtomicBool::new(false)).unwrap();
+    let x = ancestral(&process, &MixtureOracle::new(diffusion, components), n, &AtomicBool::new(false)).unwrap();
     let right: Vec<&[f32]> = x.chunks_exact(2).filter(|p| p[0] > 0.0).collect();
     let share = right.len() as f64 / n as f64;
     assert!((share - 0.7).abs() < 5.0 * (0.21 / n as f64).sqrt(), "{share} of the samples at the component of weight 0.7");
@@ -268,8 +270,8 @@ fn ancestral_samples_of_the_oracle_follow_the_mixture() {
     right.iter().for_each(|p| first.push(p[0].into()));
     assert!((first.mean - 1.0).abs() < 0.03 && (first.variance() / 0.04 - 1.0).abs() < 0.15, "{first:?}");
     let again = ancestral(
-        &diffusion,
-        &MixtureOracle::new(&diffusion, vec![Component { weight: 1.0, mean: vec![0.0; 2], variance: 1.0 }]),
+        &process,
+        &MixtureOracle::new(diffusion, vec![Component { weight: 1.0, mean: vec![0.0; 2], variance: 1.0 }]),
         3,
         &AtomicBool::new(false),
     )
@@ -289,7 +291,7 @@ fn a_bound_with_a_sample_that_is_not_finite_is_no_number() {
             1
         }
     }
-    let diffusion = GaussianDiffusion::new(&spec(ScheduleKind::Cosine, 8), point(1), Encoding::Continuous).unwrap();
+    let diffusion = Diffusion::new(&spec(ScheduleKind::Cosine, 8), point(1), Encoding::Continuous).unwrap();
     let stop = AtomicBool::new(false);
     let plan = TimestepPlan::all(8);
     let x = gaussian_data(20, 1, 0.0, 1.0);

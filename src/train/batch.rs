@@ -4,7 +4,7 @@
 //! same images under the same noise, and a batch may be cut anywhere.
 
 use crate::data::{self, Dataset};
-use crate::diffusion::GaussianDiffusion;
+use crate::diffusion::Diffusion;
 use crate::rng::{self, Purpose, Stream};
 use crate::units::Timestep;
 
@@ -25,7 +25,7 @@ pub struct Epoch {
 /// The examples of a run in training order.
 pub struct BatchSource<'a> {
     pub dataset: &'a Dataset,
-    pub diffusion: &'a GaussianDiffusion,
+    pub diffusion: &'a Diffusion,
     pub seed: u64,
     pub batch_size: usize,
     pub flip: bool,
@@ -64,7 +64,7 @@ impl BatchSource<'_> {
                 data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
             }
             let t = Timestep::from_index(times.below(sample, 0, self.diffusion.timesteps() as u32) as usize);
-            noises.normals(sample, &mut batch.noise[at.clone()]);
+            self.diffusion.draw_noise(&noises, sample, &mut batch.noise[at.clone()]);
             self.diffusion.q_sample(t, &batch.x_0[at.clone()], &batch.noise[at.clone()], &mut batch.x_t[at]);
             batch.t.push(t);
         }

@@ -7,6 +7,8 @@ mod batch;
 mod checkpoint;
 mod device;
 mod error;
+mod evaluation;
+mod gradient;
 mod network;
 mod samples;
 mod trainer;

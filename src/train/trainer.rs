@@ -1,21 +1,17 @@
 //! The loop.
 
 use super::batch::BatchSource;
-use super::window::{Window, row};
-use super::{Network, TrainError, checkpoint, samples};
-use crate::config::{EvalTimesteps, RunConfig};
+use super::window::Window;
+use super::{TrainError, checkpoint};
+use crate::config::RunConfig;
 use crate::data::{self, Dataset};
-use crate::diffusion::bound::{self, BoundEstimate, BoundOptions, TimestepPlan};
-use crate::diffusion::{GaussianDiffusion, Interrupted, sampling};
-use crate::model::{Dropout, Model};
+use crate::diffusion::Diffusion;
+use crate::model::Model;
 use crate::optim::{AdamW, Weights};
-use crate::record::{Evaluation, Event, LossRow, Split, Weights as WeightsKind};
+use crate::record::{Evaluation, Event, LossRow, Split};
 use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
-use candle_core::{Device, Tensor};
-use rayon::prelude::*;
-use std::collections::BTreeMap;
+use candle_core::Device;
 use std::path::Path;
-use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -51,26 +47,26 @@ pub struct RunOptions<'a> {
 
 /// A run being trained.
 pub struct Trainer<'a> {
-    config: &'a RunConfig,
-    dir: &'a RunDir,
-    options: RunOptions<'a>,
-    run_id: String,
-    slug: String,
-    dataset: Dataset,
-    diffusion: GaussianDiffusion,
-    model: Model,
-    pool: rayon::ThreadPool,
-    emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
-    started: Instant,
-    last_progress: Option<(Instant, u32)>,
-    previous: Option<Manifest>,
+    pub(super) config: &'a RunConfig,
+    pub(super) dir: &'a RunDir,
+    pub(super) options: RunOptions<'a>,
+    pub(super) run_id: String,
+    pub(super) slug: String,
+    pub(super) dataset: Dataset,
+    pub(super) diffusion: Diffusion,
+    pub(super) model: Model,
+    pub(super) pool: rayon::ThreadPool,
+    pub(super) emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
+    pub(super) started: Instant,
+    pub(super) last_progress: Option<(Instant, u32)>,
+    pub(super) previous: Option<Manifest>,
     /// All rows so far, in the order of the file.
-    rows: Vec<LossRow>,
-    evaluations: Vec<Evaluation>,
+    pub(super) rows: Vec<LossRow>,
+    pub(super) evaluations: Vec<Evaluation>,
 }
 
 /// Seconds between two progress events.
-const PROGRESS_EVERY: f64 = 0.25;
+pub(super) const PROGRESS_EVERY: f64 = 0.25;
 
 impl<'a> Trainer<'a> {
     /// Loads the data and builds the network. The caller holds the lock of `dir`.
@@ -84,7 +80,7 @@ impl<'a> Trainer<'a> {
         emit: impl Fn(Event) + Send + Sync + 'a,
     ) -> Result<Self, TrainError> {
         let dataset = data::load(&config.data)?;
-        let diffusion = GaussianDiffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
+        let diffusion = Diffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
         let model = Model::new(&config.model, dataset.info.shape, diffusion.output_channels())?;
         let pool = rayon::ThreadPoolBuilder::new()
             .num_threads(options.threads)
@@ -198,7 +194,7 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Done)
     }
 
-    fn batch_source(&self) -> BatchSource<'_> {
+    pub(super) fn batch_source(&self) -> BatchSource<'_> {
         BatchSource {
             dataset: &self.dataset,
             diffusion: &self.diffusion,
@@ -208,69 +204,6 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
-    /// order, so neither depends on the number of threads.
-    fn gradient(&self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
-        let source = self.batch_source();
-        // On a GPU one large batch is faster, and bits are not promised there.
-        let micro = if self.options.device.is_cuda() { indices.len() } else { self.config.train.micro_batch as usize };
-        let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
-        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()] });
-
-        let parts: Vec<(Vec<_>, f64)> = self.pool.install(|| {
-            indices
-                .par_chunks(micro)
-                .enumerate()
-                .map(|(m, indices)| {
-                    let first = m * micro;
-                    let batch = source.draw(weights.step, first, indices);
-                    let shape = self.dataset.info.shape;
-                    let x =
-                        Tensor::from_slice(&batch.x_t, (batch.t.len(), shape.height, shape.width, shape.channels), self.options.device)?;
-                    let dropout = (self.config.model.dropout > 0.0)
-                        .then(|| Dropout { stream: source.dropout_stream(weights.step), first_sample: first as u32 });
-                    let output = self.model.forward(&params, &x, &batch.t, dropout)?;
-
-                    // The loss and its gradient in the output are exact closed forms; autograd carries it on from there.
-                    let values = output.flatten_all()?.to_vec1::<f32>()?;
-                    let mut slope = vec![0.0; values.len()];
-                    let (mut terms, mut loss) = (Vec::with_capacity(batch.t.len()), 0.0);
-                    let (dims, output_dims) = (shape.dims(), self.diffusion.output_dims());
-                    let scale = 1.0 / self.config.train.batch_size as f64;
-                    for (i, t) in batch.t.iter().enumerate() {
-                        let at = i * dims..(i + 1) * dims;
-                        let out = i * output_dims..(i + 1) * output_dims;
-                        let (sample_loss, sample) = self.diffusion.loss_and_gradient(
-                            &self.config.loss,
-                            *t,
-                            &batch.x_0[at.clone()],
-                            &batch.x_t[at.clone()],
-                            &batch.noise[at],
-                            &values[out.clone()],
-                            scale,
-                            &mut slope[out],
-                        );
-                        terms.push((*t, sample));
-                        loss += sample_loss * scale;
-                    }
-                    let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
-                    let gradients = (output * slope)?.sum_all()?.backward()?;
-                    let mut flat = vec![0.0; weights.raw.len()];
-                    self.model.layout().gradients(&params, &gradients, &mut flat)?;
-                    sum.lock().expect("no thread panics while adding").add(m, flat);
-                    Ok((terms, loss))
-                })
-                .collect::<Result<_, candle_core::Error>>()
-        })?;
-
-        let mut loss = 0.0;
-        for (terms, part) in parts {
-            terms.iter().for_each(|(t, terms)| window.push(*t, terms));
-            loss += part;
-        }
-        Ok((sum.into_inner().expect("no thread panicked while adding").total, loss))
-    }
-
     /// Writes the open window's rows and its line of `timing.jsonl`.
     fn close_window(&mut self, window: &mut Window, step: u32) -> Result<(), TrainError> {
         let loss = window.mean_loss();
@@ -278,79 +211,6 @@ impl<'a> Trainer<'a> {
         let seconds = self.started.elapsed().as_secs_f64();
         self.dir.append_timing(&serde_json::json!({"step": step, "loss": loss, "seconds": seconds}).to_string())?;
         Ok(())
-    }
-
-    fn evaluation_is_due(&self, step: u32, last: bool) -> bool {
-        let every = self.config.eval.every;
-        let due = last || (every > 0 && step.is_multiple_of(every));
-        due && !self.evaluations.iter().any(|e| e.split == Split::Val && e.step == i64::from(step))
-    }
-
-    /// Evaluates the averaged weights on `val`. False if asked to stop meanwhile.
-    fn evaluate_validation(&mut self, weights: &Weights) -> Result<bool, TrainError> {
-        let timesteps = self.diffusion.timesteps();
-        let plan = match self.config.eval.timesteps {
-            EvalTimesteps::All => TimestepPlan::all(timesteps),
-            EvalTimesteps::Strided(strata) => TimestepPlan::strided(timesteps, strata),
-        };
-        self.evaluate(weights, Split::Val, &plan, self.config.eval.images)
-    }
-
-    /// The full bound of the averaged weights on `test`. False if asked to stop meanwhile.
-    fn evaluate_test(&mut self, weights: &Weights) -> Result<bool, TrainError> {
-        let plan = TimestepPlan::all(self.diffusion.timesteps());
-        self.evaluate(weights, Split::Test, &plan, self.config.eval.test_images)
-    }
-
-    fn evaluate(&mut self, weights: &Weights, split: Split, plan: &TimestepPlan, images: u32) -> Result<bool, TrainError> {
-        let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
-        let examples = if split == Split::Test { &self.dataset.test } else { &self.dataset.val };
-        let dims = self.dataset.info.shape.dims();
-        let count = (images as usize).min(examples.len());
-        let mut x_0 = vec![0.0; count * dims];
-        x_0.chunks_exact_mut(dims).enumerate().for_each(|(i, x)| examples.scaled(i, x));
-
-        let (pool, diffusion, stop, draws) = (&self.pool, &self.diffusion, self.options.stop, self.config.eval.draws);
-        let emit = &self.emit;
-        let mut last = Instant::now();
-        let estimate = pool.install(|| {
-            let mut progress = |done, total| {
-                if last.elapsed().as_secs_f64() > PROGRESS_EVERY || done == total {
-                    last = Instant::now();
-                    emit(Event::Evaluating { done, total });
-                }
-            };
-            bound::evaluate(diffusion, &network, &x_0, BoundOptions { timesteps: plan, draws, stop, progress: &mut progress })
-        });
-        let estimate = match estimate {
-            Ok(estimate) => estimate,
-            Err(Interrupted::Stopped) => return Ok(false),
-            Err(Interrupted::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
-        };
-        let step = i64::from(weights.step);
-        self.rows.extend(rows_of(split, step, &estimate));
-        let evaluation = summary_of(split, step, &estimate);
-        self.evaluations.push(evaluation.clone());
-        self.emit(Event::Evaluated { evaluation });
-        Ok(true)
-    }
-
-    /// Draws samples with the averaged weights from the noise that all runs share, unless they are there. False if asked
-    /// to stop meanwhile.
-    fn draw_samples(&mut self, weights: &Weights) -> Result<bool, TrainError> {
-        let (count, path) = (self.config.sample.count as usize, self.dir.sample_path(weights.step));
-        if count == 0 || fs::is_file(&path) {
-            return Ok(true);
-        }
-        let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
-        let (pool, diffusion, stop) = (&self.pool, &self.diffusion, self.options.stop);
-        let samples = match pool.install(|| sampling::ancestral(diffusion, &network, count, stop)) {
-            Ok(samples) => samples,
-            Err(Interrupted::Stopped) => return Ok(false),
-            Err(Interrupted::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
-        };
-        fs::write_atomic(&path, &samples::picture(&self.dataset, &samples)?)?;
-        Ok(true)
     }
 
     /// The state to start from: the newest checkpoint that is whole, else fresh weights.
@@ -516,62 +376,7 @@ impl<'a> Trainer<'a> {
         }
     }
 
-    fn emit(&self, event: Event) {
+    pub(super) fn emit(&self, event: Event) {
         (self.emit)(event);
-    }
-}
-
-/// Gradients added in the order of their micro-batches, whichever comes first.
-struct OrderedSum {
-    next: usize,
-    waiting: BTreeMap<usize, Vec<f32>>,
-    total: Vec<f32>,
-}
-
-impl OrderedSum {
-    fn add(&mut self, index: usize, part: Vec<f32>) {
-        self.waiting.insert(index, part);
-        while let Some(part) = self.waiting.remove(&self.next) {
-            self.total.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
-            self.next += 1;
-        }
-    }
-}
-
-/// The rows of an evaluation: the prior at t = 0, then every timestep visited.
-fn rows_of(split: Split, step: i64, estimate: &BoundEstimate) -> Vec<LossRow> {
-    let prior = LossRow {
-        split,
-        weights: WeightsKind::Ema,
-        step,
-        t: 0,
-        t_weight: 1.0,
-        n: estimate.prior.n as u32,
-        n_nonfinite: 0,
-        mse: None,
-        x0_mse_mean: None,
-        vb: (estimate.prior.mean, estimate.prior.m2),
-        mse_floor: None,
-        vb_floor: None,
-        grad_norm_mean: None,
-    };
-    std::iter::once(prior).chain(estimate.timesteps.iter().map(|(t, w, e)| row(split, WeightsKind::Ema, step, *t, *w, e))).collect()
-}
-
-fn summary_of(split: Split, step: i64, estimate: &BoundEstimate) -> Evaluation {
-    Evaluation {
-        split,
-        weights: WeightsKind::Ema,
-        step,
-        images: estimate.examples,
-        timesteps: estimate.timesteps.len() as u32,
-        draws: estimate.draws,
-        bits_per_dim: estimate.bits_per_dim(),
-        bits_per_dim_se: estimate.standard_error(),
-        prior: estimate.prior.mean,
-        kl: estimate.kl(),
-        decoder: estimate.decoder(),
-        eps_mse: estimate.eps_mse(),
-        n_nonfinite: estimate.n_nonfinite(),
     }
 }

@@ -1,0 +1,93 @@
+//! The gradient of a batch: micro-batches over the cores, added in their order.
+
+use super::TrainError;
+use super::trainer::Trainer;
+use super::window::Window;
+use crate::model::Dropout;
+use crate::optim::Weights;
+use candle_core::Tensor;
+use rayon::prelude::*;
+use std::collections::BTreeMap;
+use std::sync::Mutex;
+
+impl Trainer<'_> {
+    /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
+    /// order, so neither depends on the number of threads.
+    pub(super) fn gradient(&self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
+        let source = self.batch_source();
+        // On a GPU one large batch is faster, and bits are not promised there.
+        let micro = if self.options.device.is_cuda() { indices.len() } else { self.config.train.micro_batch as usize };
+        let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
+        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()] });
+
+        let parts: Vec<(Vec<_>, f64)> = self.pool.install(|| {
+            indices
+                .par_chunks(micro)
+                .enumerate()
+                .map(|(m, indices)| {
+                    let first = m * micro;
+                    let batch = source.draw(weights.step, first, indices);
+                    let shape = self.dataset.info.shape;
+                    let x =
+                        Tensor::from_slice(&batch.x_t, (batch.t.len(), shape.height, shape.width, shape.channels), self.options.device)?;
+                    let dropout = (self.config.model.dropout > 0.0)
+                        .then(|| Dropout { stream: source.dropout_stream(weights.step), first_sample: first as u32 });
+                    let output = self.model.forward(&params, &x, &batch.t, dropout)?;
+
+                    // The loss and its gradient in the output are exact closed forms; autograd carries it on from there.
+                    let values = output.flatten_all()?.to_vec1::<f32>()?;
+                    let mut slope = vec![0.0; values.len()];
+                    let (mut terms, mut loss) = (Vec::with_capacity(batch.t.len()), 0.0);
+                    let (dims, output_dims) = (shape.dims(), self.diffusion.output_dims());
+                    let scale = 1.0 / self.config.train.batch_size as f64;
+                    for (i, t) in batch.t.iter().enumerate() {
+                        let at = i * dims..(i + 1) * dims;
+                        let out = i * output_dims..(i + 1) * output_dims;
+                        let (sample_loss, sample) = self.diffusion.loss_and_gradient(
+                            &self.config.loss,
+                            *t,
+                            &batch.x_0[at.clone()],
+                            &batch.x_t[at.clone()],
+                            &batch.noise[at],
+                            &values[out.clone()],
+                            scale,
+                            &mut slope[out],
+                        );
+                        terms.push((*t, sample));
+                        loss += sample_loss * scale;
+                    }
+                    let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
+                    let gradients = (output * slope)?.sum_all()?.backward()?;
+                    let mut flat = vec![0.0; weights.raw.len()];
+                    self.model.layout().gradients(&params, &gradients, &mut flat)?;
+                    sum.lock().expect("no thread panics while adding").add(m, flat);
+                    Ok((terms, loss))
+                })
+                .collect::<Result<_, candle_core::Error>>()
+        })?;
+
+        let mut loss = 0.0;
+        for (terms, part) in parts {
+            terms.iter().for_each(|(t, terms)| window.push(*t, terms));
+            loss += part;
+        }
+        Ok((sum.into_inner().expect("no thread panicked while adding").total, loss))
+    }
+}
+
+/// Gradients added in the order of their micro-batches, whichever comes first.
+struct OrderedSum {
+    next: usize,
+    waiting: BTreeMap<usize, Vec<f32>>,
+    total: Vec<f32>,
+}
+
+impl OrderedSum {
+    fn add(&mut self, index: usize, part: Vec<f32>) {
+        self.waiting.insert(index, part);
+        while let Some(part) = self.waiting.remove(&self.next) {
+            self.total.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
+            self.next += 1;
+        }
+    }
+}
