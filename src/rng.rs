@@ -53,6 +53,11 @@ impl Stream {
         Stream { tag: (self.tag & 0xFF) | (lane << 8), ..self }
     }
 
+    /// Key, step and tag: what Philox needs beside a block and a sample, for those who draw elsewhere.
+    pub fn address(&self) -> [u32; 4] {
+        [self.key[0], self.key[1], self.step, self.tag]
+    }
+
     /// Four words at a place of a sample's sequence.
     pub fn words(&self, sample: u32, block: u32) -> [u32; 4] {
         philox([block, sample, self.step, self.tag], self.key)

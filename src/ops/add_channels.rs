@@ -1,5 +1,6 @@
 //! Adding one vector of channels to every pixel of a sample.
 
+use super::cuda;
 use super::kernel::{by_dtype, slice, sum_rows, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -10,6 +11,9 @@ use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, W
 /// If shapes do not fit together.
 pub fn add_channels(x: &Tensor, e: &Tensor) -> Result<Tensor> {
     sizes(x.dims(), e.dims())?;
+    if cuda::takes(x) {
+        return cuda::add_channels(x, e);
+    }
     if x.device().is_cpu() { x.contiguous()?.apply_op2(&e.contiguous()?, AddChannels) } else { reference(x, e) }
 }
 

@@ -1,5 +1,6 @@
 //! Scaled dot-product attention. [Vaswani17, Eq. 1]
 
+use super::cuda;
 use super::kernel::{LANES, Store, by_dtype, lanes, lanes_mut, matrix, product, slice, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -13,6 +14,9 @@ use std::sync::OnceLock;
 /// If shapes differ or `heads` does not divide C.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
     Sizes::new(q.dims(), k.dims(), v.dims(), heads)?;
+    if cuda::takes(q) {
+        return cuda::attention(q, k, v, heads);
+    }
     if q.device().is_cpu() {
         let keep = q.track_op() || k.track_op() || v.track_op();
         let op = Attention { heads, keep, weights: OnceLock::new() };

@@ -1,5 +1,6 @@
 //! Joining channels.
 
+use super::cuda;
 use super::kernel::{by_dtype, slice, with_slices};
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
@@ -9,6 +10,9 @@ use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor
 /// If the other axes differ.
 pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     channels(a.dims(), b.dims())?;
+    if cuda::takes(a) {
+        return cuda::concat(a, b);
+    }
     if a.device().is_cpu() { a.contiguous()?.apply_op2(&b.contiguous()?, Concat) } else { reference(a, b) }
 }
 

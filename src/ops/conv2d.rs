@@ -7,6 +7,7 @@
 //! in groups, one below the other, with a zero row between them. Where the channels are whole vectors, Winograd's method
 //! takes its place. Stride 2 unfolds; 1 × 1 is one product.
 
+use super::cuda;
 use super::kernel::{Store, by_dtype, matrix, product, slice, sum_rows, with_slices};
 use super::linear;
 use super::real::Real;
@@ -39,7 +40,10 @@ pub enum ConvKind {
 /// # Errors
 /// If shapes do not fit together, or H or W is too small for the kind.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, kind: ConvKind) -> Result<Tensor> {
-    Geometry::new(x.dims(), w.dims(), bias.dims(), kind)?;
+    let g = Geometry::new(x.dims(), w.dims(), bias.dims(), kind)?;
+    if cuda::takes(x) {
+        return cuda::conv2d(x, w, bias, g.sizes());
+    }
     if x.device().is_cpu() {
         x.contiguous()?.apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d { kind })
     } else {
@@ -121,6 +125,11 @@ impl Geometry {
         let out = |size: usize| (size + before + after - taps) / stride + 1;
         let (out_height, out_width) = (out(height), out(width));
         Ok(Self { batch, height, width, c_in, c_out, out_height, out_width, taps, stride, before, bias_per_sample })
+    }
+
+    fn sizes(self) -> cuda::ConvSizes {
+        let Self { batch, height, width, c_in, c_out, out_height, out_width, taps, stride, before, .. } = self;
+        cuda::ConvSizes { batch, height, width, c_in, c_out, out_height, out_width, taps, stride, before }
     }
 
     fn pixels(&self) -> usize {

@@ -1,5 +1,6 @@
 //! Dropout whose mask is a function of (seed, step, layer, sample), so that it does not depend on how a batch is split.
 
+use super::cuda;
 use super::kernel::{by_dtype, slice, with_slices};
 use super::real::Real;
 use crate::rng::Stream;
@@ -20,6 +21,9 @@ pub fn dropout(x: &Tensor, p: f64, stream: Stream, first_sample: u32) -> Result<
     }
     if p == 0.0 {
         return Ok(x.clone());
+    }
+    if cuda::takes(x) {
+        return cuda::dropout(x, p, stream, first_sample);
     }
     let op = Dropout { p, stream, first_sample };
     if x.device().is_cpu() { x.contiguous()?.apply_op1(op) } else { reference(x, &op) }

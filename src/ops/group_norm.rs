@@ -1,5 +1,6 @@
 //! Group normalisation, with the SiLU that follows it in the same pass.
 
+use super::cuda;
 use super::Activation;
 use super::kernel::{Columns, LANES, by_dtype, column_sums, lanes, lanes_mut, silu_of, silu_slope, slice, with_slices};
 use super::real::Real;
@@ -13,6 +14,9 @@ use std::sync::OnceLock;
 /// If `groups` does not divide C, or shapes do not fit together.
 pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps: f64, activation: Activation) -> Result<Tensor> {
     Sizes::new(x.dims(), gamma.dims(), beta.dims(), groups)?;
+    if cuda::takes(x) {
+        return cuda::group_norm(x, gamma, beta, groups, eps, activation);
+    }
     if x.device().is_cpu() {
         let op = GroupNorm { groups, eps, activation, moments: OnceLock::new() };
         x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)

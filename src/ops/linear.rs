@@ -1,5 +1,6 @@
 //! Affine maps of the last axis.
 
+use super::cuda;
 use super::Activation;
 use super::kernel::{Store, by_dtype, map2, matrix, product, silu_of, silu_slope, slice, sum_rows, with_slices};
 use super::real::Real;
@@ -12,6 +13,9 @@ use std::sync::OnceLock;
 /// If shapes do not fit together.
 pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) -> Result<Tensor> {
     sizes(x.dims(), w.dims(), bias.dims())?;
+    if cuda::takes(x) {
+        return cuda::linear(x, w, bias, activation);
+    }
     if x.device().is_cpu() {
         let keep = x.track_op() || w.track_op() || bias.track_op();
         let op = Linear { activation, keep, before_activation: OnceLock::new() };

@@ -1,8 +1,8 @@
 //! Differentiable tensor operations, one file each: NHWC, contiguous, f32 (and f64, so that gradients can be checked).
 //!
 //! Each operation is one plain function of tensors. On the CPU it is a candle custom operation whose forward and backward
-//! are written here by hand; on any other device it is its `reference`: the same function composed of candle primitives
-//! whose own backward is correct, which is also the oracle of the tests.
+//! are written here by hand; on CUDA it is its twin in [`cuda`]; on any other device it is its `reference`: the same function
+//! composed of candle primitives whose own backward is correct, which is also the oracle of the tests.
 //!
 //! Deliberately absent: threads. An operation runs on the thread that calls it; the trainer gets its parallelism from
 //! micro-batches, so no result depends on how many cores there are. Products of matrices are the `gemm` crate's; hot
@@ -13,6 +13,7 @@ mod add_channels;
 mod attention;
 mod concat;
 mod conv2d;
+pub mod cuda;
 mod dropout;
 mod group_norm;
 mod kernel;

@@ -1,11 +1,15 @@
 //! `silu(x) = x · sigmoid(x)`.
 
+use super::cuda;
 use super::kernel::{by_dtype, map2, silu_of, silu_slope, slice, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// `x · sigmoid(x)`, element by element.
 pub fn silu(x: &Tensor) -> Result<Tensor> {
+    if cuda::takes(x) {
+        return cuda::silu(x);
+    }
     if x.device().is_cpu() { x.contiguous()?.apply_op1(Silu) } else { reference(x) }
 }
 

@@ -1,5 +1,6 @@
 //! Nearest-neighbour upsampling by 2.
 
+use super::cuda;
 use super::kernel::{by_dtype, slice, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -11,6 +12,9 @@ use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, W
 pub fn upsample2x(x: &Tensor) -> Result<Tensor> {
     if x.rank() != 4 {
         bail!("upsample2x: input {:?} must be [B, H, W, C]", x.dims())
+    }
+    if cuda::takes(x) {
+        return cuda::upsample2x(x);
     }
     if x.device().is_cpu() { x.contiguous()?.apply_op1(Upsample2x) } else { reference(x) }
 }

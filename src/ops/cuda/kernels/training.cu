@@ -1,0 +1,70 @@
+// The step after the network: the loss's slope, the gradient's norm, the update.
+
+// scale · d/d(output) of the mean squared error of each sample of `dims` numbers, in f64 as on the host:
+// target = noise_part · noise + x_0_part · x_0, a pair of parts for each sample.
+extern "C" __global__ void simple_slope(
+    int n, int dims, double scale, const double* parts, const float* noise, const float* x_0, const float* output, float* slope) {
+    int i = element();
+    if (i >= n) return;
+    const double* part = parts + 2 * (i / dims);
+    double target = part[0] * (double)noise[i] + part[1] * (double)x_0[i];
+    slope[i] = (float)(scale / (double)dims * (2.0 * ((double)output[i] - target)));
+}
+
+// A parameter's chunk: whose it is, where it begins in the parameter, how long it is, where it lies in the flat buffers.
+struct Chunk { int parameter, first, length, place; };
+
+// The gradient of each parameter has its own address.
+__device__ inline const store* gradient_of(const Chunk& chunk, const unsigned long long* gradients) {
+    return (const store*)gradients[chunk.parameter] + chunk.first;
+}
+
+// Sum of squares of each chunk, in f64. One block to a chunk.
+extern "C" __global__ void gradient_squares(const Chunk* chunks, const unsigned long long* gradients, double* squares) {
+    __shared__ double shared[256];
+    Chunk chunk = chunks[blockIdx.x];
+    const store* g = gradient_of(chunk, gradients);
+    double sum = 0;
+    for (int i = (int)threadIdx.x; i < chunk.length; i += (int)blockDim.x) sum += (double)widen(g[i]) * (double)widen(g[i]);
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) squares[blockIdx.x] = sum;
+}
+
+// result: the norm, and the factor that clips it. One block.
+extern "C" __global__ void gradient_norm(int chunks, double largest, const double* squares, double* result) {
+    __shared__ double shared[256];
+    double sum = 0;
+    for (int i = (int)threadIdx.x; i < chunks; i += (int)blockDim.x) sum += squares[i];
+    sum = block_sum(sum, shared);
+    if (threadIdx.x == 0) {
+        double norm = sqrt(sum);
+        result[0] = norm;
+        result[1] = largest > 0.0 && norm > largest ? largest / norm : 1.0;
+    }
+}
+
+// AdamW and the moving average, as `optim` does it; nothing where the norm is not finite. `working` are the addresses of
+// the weights that the network reads, in its own type. One block to a chunk.
+extern "C" __global__ void adamw(
+    float beta1, float beta2, float rate, float scale, float epsilon, float keep, float decay,
+    const double* norm_and_clip, const Chunk* chunks, const unsigned long long* gradients, const unsigned long long* working,
+    float* raw, float* ema, float* first_moment, float* second_moment) {
+    double norm = norm_and_clip[0];
+    if (!(norm - norm == 0.0)) return;
+    float clip = (float)norm_and_clip[1];
+    Chunk chunk = chunks[blockIdx.x];
+    const store* gradient = gradient_of(chunk, gradients);
+    store* to = (store*)working[chunk.parameter] + chunk.first;
+    for (int i = (int)threadIdx.x; i < chunk.length; i += (int)blockDim.x) {
+        int at = chunk.place + i;
+        float g = (float)widen(gradient[i]) * clip;
+        float m = beta1 * first_moment[at] + (1.0f - beta1) * g;
+        float v = beta2 * second_moment[at] + (1.0f - beta2) * g * g;
+        float w = keep * raw[at] - rate * m / (sqrtf(v * scale) + epsilon);
+        first_moment[at] = m;
+        second_moment[at] = v;
+        raw[at] = w;
+        ema[at] = decay * ema[at] + (1.0f - decay) * w;
+        put(to + i, (real)w);
+    }
+}

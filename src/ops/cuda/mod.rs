@@ -1,0 +1,59 @@
+//! The operations on CUDA: the same functions as on the CPU, from kernels of our own, cuBLAS and cuDNN.
+//!
+//! Start at [`buffer`]: an operation fills a buffer by launching kernels and attaches its backward pass to it. The kernels
+//! stand in `kernels/*.cu`, one text for f32, f64 and bf16, and are compiled by NVRTC for the device at hand, so a build
+//! needs no nvcc of its own. Products of matrices are cuBLAS's, by way of candle; 3 × 3 convolutions are cuDNN's where the
+//! build has it and it has a deterministic algorithm, else unfolded for cuBLAS.
+//!
+//! No kernel uses atomics and every sum has one order, so a device gives the same bits every time. Everything runs on one
+//! stream in the order of the calls ([`open`]).
+//!
+//! Nothing here but [`driver`] knows the device: the tests run the same launches, with the same texts, on the host
+//! (`emulator.rs`), so that what a machine without a GPU cannot show is the driver's few lines alone.
+
+mod attention;
+mod buffer;
+mod conv2d;
+mod elementwise;
+mod group_norm;
+mod launch;
+mod linear;
+#[cfg(any(test, feature = "cuda"))]
+mod source;
+mod training;
+
+#[cfg(feature = "cuda")]
+mod driver;
+#[cfg(not(feature = "cuda"))]
+#[path = "no_driver.rs"]
+mod driver;
+
+#[cfg(feature = "cudnn")]
+mod cudnn;
+#[cfg(not(feature = "cudnn"))]
+#[path = "no_cudnn.rs"]
+mod cudnn;
+
+#[cfg(test)]
+mod emulator;
+#[cfg(test)]
+mod tests;
+
+pub(super) use attention::attention;
+pub(super) use conv2d::{Sizes as ConvSizes, conv2d};
+pub use driver::{allow_tf32, open};
+pub(super) use elementwise::{add_channels, concat, dropout, silu, upsample2x};
+pub(super) use group_norm::group_norm;
+pub(super) use linear::linear;
+pub use training::{DeviceWeights, Diffused, Update, diffuse, simple_slope};
+
+use candle_core::Tensor;
+
+/// Whether these operations compute on `x`.
+pub(super) fn takes(x: &Tensor) -> bool {
+    #[cfg(test)]
+    if emulator::stands_in() {
+        return true;
+    }
+    x.device().is_cuda()
+}
