@@ -2,9 +2,9 @@
 
 use super::output::{Table, print, short};
 use super::{CliError, exit};
-use crate::data::{self, DataSpec, Dataset, picture};
+use crate::data::{self, DataSpec, Dataset, Encoding, picture};
 use crate::diffusion::{
-    DecoderCdf, DiffusionSpec, FirstLogVariance, GaussianDiffusion, NoiseSchedule, Prediction, ScheduleKind, VarianceType,
+    DecoderCdf, Diffusion, DiffusionSpec, FirstLogVariance, Kernel, NoiseSchedule, Prediction, ScheduleKind, VarianceType,
 };
 use crate::named::NamedEnum;
 use crate::rng::{self, Purpose};
@@ -39,6 +39,12 @@ pub struct ForwardArgs {
     /// Timesteps to show; 0 is the image itself. Default: nine, evenly spaced.
     #[arg(long, value_delimiter = ',')]
     at: Vec<u32>,
+    /// What a step does: adds Gaussian noise, or redraws bits (`binomial`, for data of two levels).
+    #[arg(long, default_value = "gaussian")]
+    kernel: Kernel,
+    /// The probability that a redrawn bit is 1.
+    #[arg(long, default_value_t = 0.5)]
+    pi: f64,
     /// Images to show.
     #[arg(long, default_value_t = 2)]
     images: usize,
@@ -102,6 +108,12 @@ pub fn data_spec(name: &str) -> DataSpec {
 pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
     let dataset = data::load(&data_spec(&args.data))?;
     let shape = dataset.info.shape;
+    if args.kernel == Kernel::Binomial && (dataset.info.encoding != Encoding::Discrete { levels: 2 } || !(0.0 < args.pi && args.pi < 1.0)) {
+        return Err(CliError::input(
+            format!("the Binomial kernel redraws bits, and `{}` does not consist of bits (or --pi is no probability)", args.data),
+            "data of two levels, e.g. heartbeat or digits_binary, and --pi between 0 and 1",
+        ));
+    }
     let at = if args.at.is_empty() { (0..9).map(|i| i * args.timesteps / 8).collect() } else { args.at.clone() };
     if let Some(t) = at.iter().find(|t| **t > args.timesteps) {
         return Err(CliError::input(format!("t = {t} lies beyond T = {}", args.timesteps), "every --at lies in 0..=T"));
@@ -112,6 +124,8 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
     let mut strip: Vec<Vec<f32>> = Vec::new();
     for name in &args.schedule {
         let spec = DiffusionSpec {
+            kernel: args.kernel,
+            binomial_pi: args.pi,
             schedule: schedule_kind(name)?,
             timesteps: args.timesteps,
             prediction: Prediction::Epsilon,
@@ -120,7 +134,7 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
             decoder_cdf: DecoderCdf::Tanh,
             clip_x0: false,
         };
-        let diffusion = GaussianDiffusion::new(&spec, shape, dataset.info.encoding)?;
+        let diffusion = Diffusion::new(&spec, shape, dataset.info.encoding)?;
         for row in 0..rows {
             for t in &at {
                 let mut tile = vec![0.0; each * dims];
@@ -147,9 +161,9 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
 }
 
 /// x_t of a test example, with the noise that evaluations use for it at t = 0 in every schedule.
-fn noised(diffusion: &GaussianDiffusion, dataset: &Dataset, example: usize, t: u32, x: &mut [f32]) {
+fn noised(diffusion: &Diffusion, dataset: &Dataset, example: usize, t: u32, x: &mut [f32]) {
     let mut noise = vec![0.0; x.len()];
-    rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, 0).normals(example as u32, &mut noise);
+    diffusion.draw_noise(&rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, 0), example as u32, &mut noise);
     dataset.test.scaled(example, x);
     if let Some(t) = Timestep::new(t) {
         let x_0 = x.to_vec();

@@ -3,9 +3,9 @@
 use super::output::{Table, duration, print, short};
 use super::{CliError, StoreArgs, exit, load_grid, sweep};
 use crate::config::{EvalTimesteps, Grid, GridRun};
-use crate::data::Encoding;
+use crate::data::{Encoding, Shape};
 use crate::diffusion::decoder::Decoder;
-use crate::diffusion::{DiffusionSpec, NoiseSchedule, VarianceType};
+use crate::diffusion::{BinomialDiffusion, Diffusion, DiffusionSpec, Kernel, NoiseSchedule, VarianceType};
 use crate::model::Model;
 use crate::store::{ResultsStore, RunState};
 use crate::sweep::Plan;
@@ -115,7 +115,7 @@ fn runs_table(grid: &Grid, states: &[Standing]) -> String {
 /// Floating-point operations of a run: training, the evaluations on val, the final one on test, the samples.
 fn flops(run: &GridRun) -> Result<f64, CliError> {
     let config = &run.config;
-    let channels = run.info.shape.channels * if config.diffusion.variance == VarianceType::LearnedRange { 2 } else { 1 };
+    let channels = Diffusion::new(&config.diffusion, run.info.shape, run.info.encoding)?.output_channels();
     let forward = Model::new(&config.model, run.info.shape, channels)?.forward_flops() as f64;
     let t = f64::from(config.diffusion.timesteps);
     let evaluations = 1.0 + f64::from(config.train.steps.checked_div(config.eval.every).unwrap_or(0));
@@ -163,6 +163,12 @@ struct Preflight {
 impl Preflight {
     fn of(spec: &DiffusionSpec, encoding: Encoding) -> Result<Self, CliError> {
         let schedule = NoiseSchedule::new(spec.schedule, spec.timesteps)?;
+        let alpha_bar_last = *schedule.alpha_bars.last().expect("a schedule has timesteps");
+        if spec.kernel == Kernel::Binomial {
+            // Of bits that are as often 0 as 1; a decoder of bits has no floor.
+            let process = BinomialDiffusion::new(spec, Shape { height: 1, width: 2, channels: 1 })?;
+            return Ok(Self { alpha_bar_last, prior: process.prior_bits_per_dim(&[-1.0, 1.0]), floor: None });
+        }
         let floor = match (encoding, spec.variance) {
             (Encoding::Discrete { .. }, VarianceType::FixedSmall | VarianceType::FixedLarge) => {
                 let (log_variance, _) = schedule.reverse_log_variances(spec.variance, spec.first_log_variance);
@@ -171,7 +177,7 @@ impl Preflight {
             _ => None,
         };
         Ok(Self {
-            alpha_bar_last: *schedule.alpha_bars.last().expect("a schedule has timesteps"),
+            alpha_bar_last,
             prior: schedule.prior_bits_per_dim(if matches!(encoding, Encoding::Continuous) { 1.0 } else { 0.25 }),
             floor,
         })
@@ -191,7 +197,10 @@ fn preflight(grid: &Grid) -> Result<String, CliError> {
         table.row(vec![
             d.schedule.to_string(),
             d.timesteps.to_string(),
-            d.variance.to_string(),
+            match d.kernel {
+                Kernel::Gaussian => d.variance.to_string(),
+                Kernel::Binomial => "–".to_owned(),
+            },
             short(p.alpha_bar_last),
             short(p.prior),
             p.floor.map_or("–".to_owned(), |f| format!("{:.3}", f.max(0.0))),

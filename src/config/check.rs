@@ -7,7 +7,9 @@ use super::keys::{self, KeyDefault};
 use super::run::{EvalTimesteps, RunConfig};
 use super::value::either;
 use crate::data::{DataInfo, Encoding};
-use crate::diffusion::{DecoderCdf, LossVariant, NoiseSchedule, ScheduleKind, VarianceType};
+use crate::diffusion::{
+    DecoderCdf, FirstLogVariance, Kernel, LossVariant, LossWeighting, NoiseSchedule, Prediction, ScheduleKind, VarianceType,
+};
 use crate::model::ModelKind;
 
 /// A combination that cannot run.
@@ -25,7 +27,10 @@ pub struct Problem {
 pub fn problems(config: &RunConfig, info: &DataInfo) -> Vec<Problem> {
     let mut found = Vec::new();
     schedule(config, &mut found);
-    loss(config, &mut found);
+    match config.diffusion.kernel {
+        Kernel::Gaussian => gaussian(config, &mut found),
+        Kernel::Binomial => binomial(config, info, &mut found),
+    }
     data(config, info, &mut found);
     match config.model.kind {
         ModelKind::UNet2d => unet(config, info, &mut found),
@@ -74,7 +79,68 @@ fn schedule(config: &RunConfig, found: &mut Vec<Problem>) {
     }
 }
 
-fn loss(config: &RunConfig, found: &mut Vec<Problem>) {
+fn gaussian(config: &RunConfig, found: &mut Vec<Problem>) {
+    if config.diffusion.binomial_pi != 0.5 {
+        push(
+            found,
+            &["diffusion.binomial_pi", "diffusion.kernel"],
+            "a Gaussian kernel redraws no bits".to_owned(),
+            "for kernel \"binomial\" only",
+            "diffusion.kernel = \"binomial\", or leave `diffusion.binomial_pi` out",
+        );
+    }
+    variance(config, found);
+}
+
+fn binomial(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
+    let data = match info.encoding {
+        Encoding::Discrete { levels: 2 } => None,
+        Encoding::Discrete { levels } => Some(format!("this data has {levels} levels")),
+        Encoding::Continuous => Some("this data is continuous".to_owned()),
+    };
+    if let Some(data) = data {
+        push(
+            found,
+            &["diffusion.kernel", "data.name"],
+            format!("the Binomial kernel redraws bits, and {data}"),
+            "for data of two levels only",
+            "data.name = \"heartbeat\" or \"digits_binary\", a file with `levels = 2`, or diffusion.kernel = \"gaussian\"",
+        );
+    }
+    if config.diffusion.prediction != Prediction::X0 {
+        push(
+            found,
+            &["diffusion.prediction", "diffusion.kernel"],
+            format!("bits have no \"{}\": under the Binomial kernel the network predicts x_0, one logit a bit", config.diffusion.prediction),
+            "for kernel \"gaussian\" only",
+            "diffusion.prediction = \"x0\", or leave it out",
+        );
+    }
+    if config.loss.variant == LossVariant::Hybrid {
+        push(
+            found,
+            &["loss.variant", "diffusion.kernel"],
+            "loss \"hybrid\" trains a learned variance, and bits have none".to_owned(),
+            "for kernel \"gaussian\" only",
+            "loss.variant = \"vlb\" (the bound), or \"simple\" (the cross-entropy of x_0)",
+        );
+    }
+    let d = &config.diffusion;
+    for (key, meant, what) in [
+        ("diffusion.variance", d.variance != VarianceType::FixedLarge, "a bit has no variance of its own"),
+        ("diffusion.first_log_variance", d.first_log_variance != FirstLogVariance::Copy, "a bit has no variance of its own"),
+        ("diffusion.decoder_cdf", d.decoder_cdf != DecoderCdf::Tanh, "the decoder of bits has no distribution function"),
+        ("diffusion.clip_x0", d.clip_x0, "a probability needs no clipping"),
+        ("loss.weighting", config.loss.weighting != LossWeighting::Constant, "weights are of the squared error, and bits have none"),
+    ] {
+        if meant {
+            let help = format!("leave `{key}` out");
+            push(found, &[key, "diffusion.kernel"], format!("{what}, so `{key}` would do nothing"), "for kernel \"gaussian\" only", help);
+        }
+    }
+}
+
+fn variance(config: &RunConfig, found: &mut Vec<Problem>) {
     let learned = config.diffusion.variance == VarianceType::LearnedRange;
     match config.loss.variant {
         LossVariant::Hybrid if !learned => push(

@@ -24,6 +24,7 @@ pub(super) fn facts(spec: &DataSpec) -> Result<DataInfo, String> {
         }
         (Some(path), _) => Err(format!("{} does not exist", path.display())),
         (None, "digits") => Ok(info(8, 1, Encoding::Discrete { levels: 17 }, [1445, 176, 176], "d0")),
+        (None, "digits_binary") => Ok(info(8, 1, Encoding::Discrete { levels: 2 }, [1445, 176, 176], "d2")),
         (None, "fashion_mnist_small") => Ok(info(28, 1, Encoding::Discrete { levels: 256 }, [1800, 200, 500], "f0")),
         (None, "swiss_roll") => Ok(info(1, 2, Encoding::Continuous, [8192, 1024, 1024], "50")),
         (None, name) => Err(format!("no built-in data set is called `{name}`; there are digits, swiss_roll")),
@@ -207,9 +208,11 @@ fn an_identity_stays_what_it_was() {
     data.fingerprint = "d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0d0"
     data.flip = false
     data.name = "digits"
+    diffusion.binomial_pi = 0.5
     diffusion.clip_x0 = true
     diffusion.decoder_cdf = "tanh"
     diffusion.first_log_variance = "copy"
+    diffusion.kernel = "gaussian"
     diffusion.prediction = "epsilon"
     diffusion.schedule = "linear"
     diffusion.timesteps = 1000

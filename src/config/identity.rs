@@ -169,6 +169,8 @@ fn placeholder() -> RunConfig {
             init: Init::Ddpm,
         },
         diffusion: DiffusionSpec {
+            kernel: Kernel::Gaussian,
+            binomial_pi: 0.5,
             schedule: ScheduleKind::Linear,
             timesteps: 0,
             prediction: Prediction::Epsilon,

@@ -588,3 +588,105 @@ fn every_rule_names_keys_that_exist() {
         assert!(!problem.help.is_empty() && !problem.message.is_empty());
     }
 }
+
+#[test]
+fn a_kernel_of_bits_for_grey_levels() {
+    let text = r#"[base]
+diffusion.kernel = "binomial"
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × the Binomial kernel redraws bits, and this data has 17 levels
+       ╭─[experiments/test.toml:2:20]
+     1 │ [base]
+     2 │ diffusion.kernel = "binomial"
+       ·                    ─────┬────
+       ·                         ╰── for data of two levels only
+       ╰────
+      help: data.name = "heartbeat" or "digits_binary", a file with `levels = 2`, or diffusion.kernel
+            = "gaussian"
+    "#);
+}
+
+#[test]
+fn noise_predicted_where_there_is_none() {
+    let text = r#"[base]
+data.name = "digits_binary"
+diffusion.kernel = "binomial"
+[grid]
+diffusion.prediction = ["x0", "epsilon"]
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × bits have no "epsilon": under the Binomial kernel the network predicts x_0, one logit a bit
+       ╭─[experiments/test.toml:5:31]
+     2 │ data.name = "digits_binary"
+     3 │ diffusion.kernel = "binomial"
+       ·                    ─────┬────
+       ·                         ╰── with this `diffusion.kernel`
+     4 │ [grid]
+     5 │ diffusion.prediction = ["x0", "epsilon"]
+       ·                               ────┬────
+       ·                                   ╰── for kernel "gaussian" only
+       ╰────
+      help: diffusion.prediction = "x0", or leave it out
+    "#);
+}
+
+#[test]
+fn a_variance_of_bits() {
+    let text = r#"[base]
+data.name = "digits_binary"
+diffusion = { kernel = "binomial", variance = "learned_range" }
+loss.variant = "hybrid"
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × 2 faults in experiments/test.toml
+
+    Error:
+      × a bit has no variance of its own, so `diffusion.variance` would do nothing
+       ╭─[experiments/test.toml:3:47]
+     2 │ data.name = "digits_binary"
+     3 │ diffusion = { kernel = "binomial", variance = "learned_range" }
+       ·                        ─────┬────             ───────┬───────
+       ·                             │                        ╰── for kernel "gaussian" only
+       ·                             ╰── with this `diffusion.kernel`
+     4 │ loss.variant = "hybrid"
+       ╰────
+      help: leave `diffusion.variance` out
+
+    Error:
+      × loss "hybrid" trains a learned variance, and bits have none
+       ╭─[experiments/test.toml:4:16]
+     2 │ data.name = "digits_binary"
+     3 │ diffusion = { kernel = "binomial", variance = "learned_range" }
+       ·                        ─────┬────
+       ·                             ╰── with this `diffusion.kernel`
+     4 │ loss.variant = "hybrid"
+       ·                ────┬───
+       ·                    ╰── for kernel "gaussian" only
+       ╰────
+      help: loss.variant = "vlb" (the bound), or "simple" (the cross-entropy of x_0)
+    "#);
+}
+
+#[test]
+fn a_rate_of_redrawn_bits_where_none_are() {
+    let text = r#"[base]
+data.name = "digits_binary"
+diffusion.binomial_pi = 0.2
+"#;
+    insta::assert_snapshot!(told(text, &[]), @r#"
+    Error:
+      × a Gaussian kernel redraws no bits
+       ╭─[experiments/test.toml:3:25]
+     2 │ data.name = "digits_binary"
+     3 │ diffusion.binomial_pi = 0.2
+       ·                         ─┬─
+       ·                          ╰── for kernel "binomial" only
+       ╰────
+      help: diffusion.kernel = "binomial", or leave `diffusion.binomial_pi` out
+            `diffusion.kernel` is not given; its default is "gaussian"
+    "#);
+}

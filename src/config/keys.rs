@@ -8,7 +8,7 @@ use super::grid::FileSettings;
 use super::run::{Dtype, EvalTimesteps, OptimizerKind, RunConfig};
 use super::value::ConfigValue;
 use crate::data::{AxisOrder, DataInfo};
-use crate::diffusion::{DecoderCdf, FirstLogVariance, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler, VarianceType};
+use crate::diffusion::{DecoderCdf, FirstLogVariance, Kernel, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler, VarianceType};
 use crate::model::{Init, ModelKind, TimeEmbedding};
 use std::path::PathBuf;
 use toml::Value;
@@ -227,17 +227,21 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     key!(model.time_embedding: TimeEmbedding = lit("\"ddpm\""), "The sinusoidal embedding of t."),
     key!(model.init: Init = lit("\"ddpm\""), "How parameters start."),
     // ── diffusion
+    key!(diffusion.kernel: Kernel = lit("\"gaussian\""), "What a step of the forward process does: adds Gaussian noise, or redraws bits (two-level data alone).")
+        .also(&["process", "noise_type"]),
+    key!(diffusion.binomial_pi: f64 = lit("0.5"), "a number above 0 and below 1", |x| 0.0 < *x && *x < 1.0,
+        "The probability that a bit redrawn by the Binomial kernel is 1. [SohlDickstein15]: 0.5; for the heartbeat 0.2."),
     key!(diffusion.schedule: ScheduleKind = lit("\"linear\""), "The noise schedule.")
         .also(&["beta_schedule", "noise_schedule", "scheduler", "betas"]),
     key!(diffusion.timesteps: u32 = lit("1000"), "a whole number, at least 2", |t| *t >= 2, "T.")
         .also(&["num_timesteps", "num_train_timesteps", "diffusion_steps", "T", "num_diffusion_timesteps"]).short("timesteps"),
-    key!(diffusion.prediction: Prediction = lit("\"epsilon\""), "What the network's output means.")
+    key!(diffusion.prediction: Prediction = derived("\"epsilon\"; \"x0\" for the Binomial kernel", fill_prediction), "What the network's output means.")
         .also(&["objective", "prediction_type", "parameterization", "predict"]),
     key!(diffusion.variance: VarianceType = lit("\"fixed_large\""), "The variance of p(x_{t-1} | x_t).")
         .also(&["variance_type", "model_var_type", "learn_sigma", "sigma"]),
     key!(diffusion.first_log_variance: FirstLogVariance = lit("\"copy\""), "The log of the posterior variance at t = 1, where it is 0."),
     key!(diffusion.decoder_cdf: DecoderCdf = lit("\"tanh\""), "The normal distribution function of the discretised decoder."),
-    key!(diffusion.clip_x0: bool = derived("true for images, false for points", |c, info| c.diffusion.clip_x0 = info.shape.is_image()),
+    key!(diffusion.clip_x0: bool = derived("true for images, false for points and for the Binomial kernel", fill_clip_x0),
         "Clip the predicted x_0 to [-1, 1] in evaluation and sampling, never in training.")
         .also(&["clip_denoised", "clip_sample"]),
     // ── loss
@@ -342,6 +346,17 @@ fn fill_head_channels(config: &mut RunConfig, _: &DataInfo) {
         (ModelKind::Transformer, [width, ..]) => (1..=64).rev().find(|head| width % head == 0).unwrap_or(0),
         _ => 0,
     };
+}
+
+fn fill_prediction(config: &mut RunConfig, _: &DataInfo) {
+    config.diffusion.prediction = match config.diffusion.kernel {
+        Kernel::Gaussian => Prediction::Epsilon,
+        Kernel::Binomial => Prediction::X0,
+    };
+}
+
+fn fill_clip_x0(config: &mut RunConfig, info: &DataInfo) {
+    config.diffusion.clip_x0 = info.shape.is_image() && config.diffusion.kernel == Kernel::Gaussian;
 }
 
 fn fill_micro_batch(config: &mut RunConfig, info: &DataInfo) {

@@ -2,7 +2,7 @@
 //!
 //! Start at [`builtins`]. Splits are rules on the file's order, stated in [`digits`] and [`fashion`], so that they never move.
 
-use super::{DataError, Dataset, Encoding, Examples, Shape, idx, toy};
+use super::{DataError, Dataset, Encoding, Examples, Shape, binary, idx, toy};
 
 /// One line of `data list`.
 #[derive(Clone, Debug, PartialEq)]
@@ -34,7 +34,7 @@ const fn toy_set(name: &'static str, title: &'static str, credit: &'static str) 
     }
 }
 
-static BUILTINS: [Builtin; 6] = [
+static BUILTINS: [Builtin; 8] = [
     Builtin {
         name: "digits",
         title: "Optical Recognition of Handwritten Digits",
@@ -61,6 +61,29 @@ static BUILTINS: [Builtin; 6] = [
     toy_set("two_moons", "Two interleaved half circles", "after scikit-learn's make_moons"),
     toy_set("checkerboard", "Black squares of a 4 by 4 board", "customary in work on density models"),
     toy_set("gaussian_mixture", "Eight Gaussians on a circle", "customary in work on density models; its optimal denoiser is known"),
+    Builtin {
+        name: "digits_binary",
+        title: "Optical Recognition of Handwritten Digits, black and white",
+        shape: Shape { height: 8, width: 8, channels: 1 },
+        encoding: Encoding::Discrete { levels: 2 },
+        train: 1444,
+        val: 177,
+        test: 176,
+        license: "CC BY 4.0",
+        credit: "E. Alpaydin and C. Kaynak, UCI Machine Learning Repository, 1998 (doi:10.24432/C50P49), as distributed by scikit-learn; \
+                 cut at half of the grey levels",
+    },
+    Builtin {
+        name: "heartbeat",
+        title: "Twenty bits, a beat at every fifth",
+        shape: binary::HEARTBEAT,
+        encoding: Encoding::Discrete { levels: 2 },
+        train: toy::TRAIN,
+        val: toy::VAL,
+        test: toy::TEST,
+        license: "drawn by this program",
+        credit: "after J. Sohl-Dickstein et al., 2015 (arXiv:1503.03585)",
+    },
 ];
 
 /// Every built-in set, in the order of `data list`.
@@ -82,6 +105,8 @@ pub(super) fn load(name: &str) -> Result<Dataset, DataError> {
     let splits = match name {
         "digits" => digits()?,
         "fashion_mnist_small" => fashion()?,
+        "digits_binary" => binary::digits(digits()?),
+        "heartbeat" => binary::heartbeat(),
         _ => toy::splits(toy::Toy::from_name(name).expect("every other built-in is a toy: a test holds that")),
     };
     Ok(Dataset::new(about.name, about.title, about.credit, splits))

@@ -6,6 +6,7 @@
 //! [`builtins`] lists what comes with the program, [`file`] says what an HDF5 file must look like, [`import`](mod@import)
 //! makes such files from other formats, [`picture`] draws examples. Labels are kept in files for others to use; no model here is conditional, so none are loaded.
 
+mod binary;
 mod builtin;
 mod error;
 mod examples;
@@ -87,7 +88,7 @@ impl Shape {
 /// What the numbers are, which decides the decoder and the unit of the bound.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize, serde::Deserialize)]
 pub enum Encoding {
-    /// Integers `0..levels`, scaled to `2v/(levels − 1) − 1`.
+    /// Integers `0..levels`, scaled to `2v/(levels − 1) − 1`; bits where there are two levels.
     Discrete { levels: u32 },
     /// Real numbers; the decoder is a Gaussian density and bits are differential.
     Continuous,

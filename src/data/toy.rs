@@ -51,6 +51,15 @@ pub(super) fn splits(toy: Toy) -> [Examples; 3] {
     [split(0, TRAIN), split(1, VAL), split(2, TEST)]
 }
 
+/// Phases of the built-in heartbeat, uniform in `0..period`: those of train, val and test.
+pub(super) fn phases(period: u32) -> [Vec<u32>; 3] {
+    const LANE: u32 = 8;
+    [(0, TRAIN), (1, VAL), (2, TEST)].map(|(step, n)| {
+        let stream = rng::stream(SEED, Purpose::ToyData, step).lane(LANE);
+        (0..n as u32).map(|i| stream.below(i, 0, period)).collect()
+    })
+}
+
 struct Draw {
     uniform: Stream,
     normal: Stream,

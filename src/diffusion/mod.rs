@@ -1,8 +1,10 @@
-//! Diffusion mathematics on the host: schedules, the Gaussian forward and reverse process, losses, the bound, sampling.
+//! Diffusion mathematics on the host: schedules, the Gaussian and the Binomial forward and reverse process, losses, the
+//! bound, sampling.
 //!
 //! Start at [`Diffusion`]; [`bound::evaluate`] and [`sampling::ancestral`] use it with any [`Denoiser`].
 //! Everything here works on plain slices, in `f64` wherever a number ends up in a bound: no tensors, no files, no clock.
 
+pub mod binomial;
 pub mod bound;
 pub mod decoder;
 pub mod denoiser;
@@ -14,13 +16,16 @@ pub mod schedule;
 pub mod spec;
 
 #[cfg(test)]
+mod binomial_tests;
+#[cfg(test)]
 mod tests;
 
+pub use binomial::BinomialDiffusion;
 pub use denoiser::{Denoiser, DenoiserError, Interrupted};
 pub use gaussian::{GaussianDiffusion, SampleTerms};
 pub use process::Diffusion;
 pub use schedule::{NoiseSchedule, ScheduleError};
 pub use spec::{
-    DecoderCdf, DiffusionSpec, FirstLogVariance, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,
+    DecoderCdf, DiffusionSpec, FirstLogVariance, Kernel, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,
     VarianceType,
 };

@@ -46,6 +46,7 @@ impl NoiseSchedule {
     /// - `quadratic`: squares of a line from √1e-4 to √0.02. [Ho20, code]
     /// - `cosine`: ᾱ(u) = cos²((u + 0.008)/1.008 · π/2), β ≤ 0.999. [Nichol21, Eq. 17]
     /// - `sigmoid`: ᾱ(u) falls as a logistic from −3 to 3, β ≤ 0.999. [Jabri22]
+    /// - `jsd`: β_t = 1/(T − t + 1), so that ᾱ_t = 1 − t/T; β ≤ 0.999. [SohlDickstein15, §2.4.1; Ho20, code]
     ///
     /// # Errors
     /// If T is below 2, or a beta is not strictly between 0 and 1 (`linear_scaled` at T ≤ 20).
@@ -64,6 +65,7 @@ impl NoiseSchedule {
                 let (start, end) = (-3.0, 3.0);
                 betas_of(n, |u| (logistic(end) - logistic(u * (end - start) + start)) / (logistic(end) - logistic(start)))
             }
+            ScheduleKind::Jsd => (0..n).map(|i| (1.0 / (n - i) as f64).min(MAX_BETA)).collect(),
         };
         Self::from_betas(kind, betas)
     }

@@ -3,6 +3,16 @@
 use crate::named_enum;
 
 named_enum! {
+    /// What a step of the forward process does to a value.
+    pub enum Kernel {
+        /// Scales it and adds Gaussian noise. [Ho20]
+        Gaussian = "gaussian",
+        /// Redraws a bit with probability β_t. [SohlDickstein15]
+        Binomial = "binomial",
+    }
+}
+
+named_enum! {
     /// Noise schedules. [`NoiseSchedule`](super::NoiseSchedule) has the formula of each.
     pub enum ScheduleKind {
         Linear = "linear",
@@ -10,6 +20,7 @@ named_enum! {
         Quadratic = "quadratic",
         Cosine = "cosine",
         Sigmoid = "sigmoid",
+        Jsd = "jsd",
     }
 }
 
@@ -81,6 +92,9 @@ named_enum! {
 /// The `[diffusion]` section.
 #[derive(Clone, Debug, PartialEq)]
 pub struct DiffusionSpec {
+    pub kernel: Kernel,
+    /// π, the probability that a redrawn bit is 1; of the Binomial kernel alone.
+    pub binomial_pi: f64,
     pub schedule: ScheduleKind,
     pub timesteps: u32,
     pub prediction: Prediction,

@@ -13,6 +13,8 @@ use std::sync::atomic::AtomicBool;
 
 fn spec(schedule: ScheduleKind, timesteps: u32) -> DiffusionSpec {
     DiffusionSpec {
+        kernel: Kernel::Gaussian,
+        binomial_pi: 0.5,
         schedule,
         timesteps,
         prediction: Prediction::Epsilon,

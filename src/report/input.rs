@@ -4,7 +4,7 @@
 //! reads a result file.
 
 use crate::data::{DataSpec, Encoding, Shape};
-use crate::diffusion::ScheduleKind;
+use crate::diffusion::{Kernel, ScheduleKind};
 use crate::record::Evaluation;
 use crate::store::{LossTable, Manifest, RunState, SweepRecord, SweepRun};
 use std::path::PathBuf;
@@ -25,6 +25,7 @@ pub struct RunData {
     /// T.
     pub timesteps: u32,
     pub schedule: ScheduleKind,
+    pub kernel: Kernel,
     pub data: DataSpec,
     /// Whether bits are of integers or differential; `None` where the data cannot be looked at.
     pub encoding: Option<Encoding>,
@@ -40,6 +41,8 @@ pub struct ForwardExamples {
     pub examples: Vec<Vec<f32>>,
     /// Standard normals, one list per example and as long.
     pub noise: Vec<Vec<f32>>,
+    /// The probability that a redrawn bit is 1, where the forward process is the Binomial one.
+    pub redrawn: Option<f64>,
 }
 
 /// A sweep and its runs, in the order of the record.

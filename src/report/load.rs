@@ -7,6 +7,7 @@ use super::ReportError;
 use super::input::{ForwardExamples, RunData, SweepData};
 use crate::config::{self, RunConfig};
 use crate::data::{self, DataSpec, Dataset};
+use crate::diffusion::Kernel;
 use crate::named::NamedEnum;
 use crate::record::{Evaluation, Split, Weights};
 use crate::rng::{self, Purpose};
@@ -31,6 +32,7 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
     let template = parts.iter().find_map(|p| p.config.clone());
     let mut data_sets: Vec<(DataSpec, Result<Dataset, String>)> = Vec::new();
     let mut runs = Vec::with_capacity(parts.len());
+    let mut redrawn: Option<f64> = None;
     for (run, part) in record.runs.iter().zip(parts) {
         let config = match part.config {
             Some(config) => config,
@@ -44,6 +46,7 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
                 }
             },
         };
+        redrawn.get_or_insert(config.diffusion.binomial_pi);
         // Mirroring does not change what is in the data.
         let spec = DataSpec { flip: false, ..config.data.clone() };
         if !data_sets.iter().any(|(known, _)| *known == spec) {
@@ -61,13 +64,15 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
             samples: part.samples,
             timesteps: config.diffusion.timesteps,
             schedule: config.diffusion.schedule,
+            kernel: config.diffusion.kernel,
             data: config.data,
             encoding,
             problem: part.problem,
         });
     }
+    let redrawn = redrawn.filter(|_| runs.iter().all(|r| r.kernel == Kernel::Binomial));
     let forward = match data_sets.first() {
-        Some((_, Ok(dataset))) => Ok(forward(dataset)),
+        Some((_, Ok(dataset))) => Ok(forward(dataset, redrawn)),
         Some((_, Err(reason))) => Err(reason.clone()),
         None => Err("the sweep has no runs".into()),
     };
@@ -207,6 +212,7 @@ fn like(template: &RunConfig, run: &SweepRun) -> RunConfig {
     for (key, value) in &run.axes {
         match key.as_str() {
             "diffusion.schedule" => config.diffusion.schedule = NamedEnum::from_name(value).unwrap_or(config.diffusion.schedule),
+            "diffusion.kernel" => config.diffusion.kernel = NamedEnum::from_name(value).unwrap_or(config.diffusion.kernel),
             "diffusion.timesteps" => config.diffusion.timesteps = value.replace('_', "").parse().unwrap_or(config.diffusion.timesteps),
             _ => {}
         }
@@ -215,7 +221,7 @@ fn like(template: &RunConfig, run: &SweepRun) -> RunConfig {
 }
 
 /// The first test examples and the noise that is mixed into them.
-fn forward(dataset: &Dataset) -> ForwardExamples {
+fn forward(dataset: &Dataset, redrawn: Option<f64>) -> ForwardExamples {
     let shape = dataset.info.shape;
     let count = dataset.test.len().min(if shape.is_image() { PICTURES } else { POINTS });
     let noise = rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, 0);
@@ -232,6 +238,7 @@ fn forward(dataset: &Dataset) -> ForwardExamples {
         shape,
         examples: numbers(&|i, out| dataset.test.scaled(i, out)),
         noise: numbers(&|i, out| noise.normals(i as u32, out)),
+        redrawn,
     }
 }
 

@@ -4,7 +4,7 @@
 
 use super::input::{ForwardExamples, RunData, SweepData};
 use crate::data::{AxisOrder, DataSpec, Encoding, Shape};
-use crate::diffusion::ScheduleKind;
+use crate::diffusion::{Kernel, ScheduleKind};
 use crate::named::NamedEnum;
 use crate::record::Axis;
 use crate::record::{Evaluation, Split, Weights};
@@ -144,6 +144,7 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
         samples: Vec::new(),
         timesteps: T,
         schedule: kind,
+        kernel: Kernel::Gaussian,
         data: DataSpec {
             name: "digits".into(),
             path: None,
@@ -225,7 +226,7 @@ pub fn pictures() -> ForwardExamples {
         stream(5, Purpose::Noise, 0).normals(k, &mut x);
         x
     };
-    ForwardExamples { shape, examples: (0..3).map(example).collect(), noise: (0..3).map(noise).collect() }
+    ForwardExamples { shape, examples: (0..3).map(example).collect(), noise: (0..3).map(noise).collect(), redrawn: None }
 }
 
 /// A spiral of points and their noise.
@@ -243,5 +244,5 @@ pub fn points() -> ForwardExamples {
             x
         })
         .collect();
-    ForwardExamples { shape: Shape { height: 1, width: 1, channels: 2 }, examples, noise }
+    ForwardExamples { shape: Shape { height: 1, width: 1, channels: 2 }, examples, noise, redrawn: None }
 }

@@ -5,7 +5,7 @@ use super::window::Window;
 use super::{TrainError, checkpoint};
 use crate::config::RunConfig;
 use crate::data::{self, Dataset};
-use crate::diffusion::Diffusion;
+use crate::diffusion::{Diffusion, Kernel};
 use crate::model::Model;
 use crate::optim::{AdamW, Weights};
 use crate::record::{Evaluation, Event, LossRow, Split};
@@ -299,7 +299,11 @@ impl<'a> Trainer<'a> {
             schedule: config.diffusion.schedule.to_string(),
             loss: config.loss.variant.to_string(),
             prediction: config.diffusion.prediction.to_string(),
-            variance: config.diffusion.variance.to_string(),
+            variance: match config.diffusion.kernel {
+                Kernel::Gaussian => config.diffusion.variance.to_string(),
+                // Bits have no variance of their own: the kernel's name says what the reverse step is.
+                Kernel::Binomial => config.diffusion.kernel.to_string(),
+            },
             model: config.model.kind.to_string(),
             data: self.dataset.name.clone(),
             timesteps: config.diffusion.timesteps,

@@ -85,9 +85,15 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     Ok(Drawn::Figure(Box::new(Figure {
         name: "forward".into(),
         title: "The forward process".into(),
-        caption: format!(
-            "{what}: x_t = √ᾱ_t · x₀ + √(1 − ᾱ_t) · ε under each schedule, with the same ε in all rows and columns; ᾱ_t below each column."
-        ),
+        caption: match examples.redrawn {
+            None => format!(
+                "{what}: x_t = √ᾱ_t · x₀ + √(1 − ᾱ_t) · ε under each schedule, with the same ε in all rows and columns; ᾱ_t below each column."
+            ),
+            Some(pi) => format!(
+                "{what}: each bit of x_t is 1 with probability ᾱ_t · x₀ + (1 − ᾱ_t) · {pi} under each schedule, by the same uniform number in all rows \
+                 and columns; ᾱ_t below each column."
+            ),
+        },
         csv: csv.finish(),
         more_csv: Vec::new(),
         scene,
@@ -100,7 +106,16 @@ fn timestep(fraction: f64, timesteps: u32) -> u32 {
 
 fn noisy(examples: &ForwardExamples, index: usize, alpha_bar: f64) -> impl Iterator<Item = f32> {
     let (signal, noise) = (alpha_bar.sqrt() as f32, (1.0 - alpha_bar).sqrt() as f32);
-    examples.examples[index].iter().zip(&examples.noise[index]).map(move |(x, e)| signal * x + noise * e)
+    let redrawn = examples.redrawn;
+    examples.examples[index].iter().zip(&examples.noise[index]).map(move |(x, e)| match redrawn {
+        None => signal * x + noise * e,
+        Some(pi) => {
+            // The normal distribution function turns a standard normal into a uniform number.
+            let uniform = 0.5 * libm::erfc(-f64::from(*e) / std::f64::consts::SQRT_2);
+            let rate = (1.0 - alpha_bar) * pi + if *x > 0.0 { alpha_bar } else { 0.0 };
+            if uniform < rate { 1.0 } else { -1.0 }
+        }
+    })
 }
 
 fn picture(examples: &ForwardExamples, index: usize, alpha_bar: f64) -> RgbImage {
@@ -136,6 +151,10 @@ mod tests {
         let p = synthetic::pictures();
         let v: Vec<f32> = noisy(&p, 1, 0.36).collect();
         assert!((v[9] - (0.6 * p.examples[1][9] + 0.8 * p.noise[1][9])).abs() < 1e-6);
+        let bits = ForwardExamples { redrawn: Some(0.2), examples: vec![[vec![1.0; 32], vec![-1.0; 32]].concat()], noise: vec![p.noise[0].clone()], ..p.clone() };
+        let beats = |alpha_bar| noisy(&bits, 0, alpha_bar).filter(|v| *v > 0.0).count();
+        assert_eq!(beats(1.0), 32);
+        assert!((5..22).contains(&beats(0.0)), "{} of 64 at a rate of 0.2", beats(0.0));
         let all_signal: Vec<f32> = noisy(&p, 0, 1.0).collect();
         assert_eq!(all_signal, p.examples[0]);
     }
