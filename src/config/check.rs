@@ -111,7 +111,10 @@ fn binomial(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
         push(
             found,
             &["diffusion.prediction", "diffusion.kernel"],
-            format!("bits have no \"{}\": under the Binomial kernel the network predicts x_0, one logit a bit", config.diffusion.prediction),
+            format!(
+                "bits have no \"{}\": under the Binomial kernel the network predicts x_0, one logit a bit",
+                config.diffusion.prediction
+            ),
             "for kernel \"gaussian\" only",
             "diffusion.prediction = \"x0\", or leave it out",
         );

@@ -25,6 +25,7 @@ impl RunConfig {
         let from_file = self.data.path.is_some();
         let identifies = |identity| match identity {
             Identity::Always => true,
+            Identity::Where(decides) => decides(self),
             Identity::BuiltInData => !from_file,
             Identity::Never => false,
         };

@@ -8,7 +8,9 @@ use super::grid::FileSettings;
 use super::run::{Dtype, EvalTimesteps, OptimizerKind, RunConfig};
 use super::value::ConfigValue;
 use crate::data::{AxisOrder, DataInfo};
-use crate::diffusion::{DecoderCdf, FirstLogVariance, Kernel, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler, VarianceType};
+use crate::diffusion::{
+    DecoderCdf, FirstLogVariance, Kernel, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler, VarianceType,
+};
 use crate::model::{Init, ModelKind, TimeEmbedding};
 use std::path::PathBuf;
 use toml::Value;
@@ -46,9 +48,12 @@ pub enum KeyDefault<S> {
 }
 
 /// Whether a key's value is part of a run's identity.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug)]
 pub enum Identity {
     Always,
+    /// Only where it decides a number. What came after the first version is of this kind, absent at the value that older
+    /// versions had without saying so: a new key leaves every stored run where it is.
+    Where(fn(&RunConfig) -> bool),
     /// Only for built-in data: a file is identified by the fingerprint of its values.
     BuiltInData,
     /// Says where values are found, not what they are.
@@ -66,6 +71,10 @@ impl<S> KeySpec<S> {
 
     const fn identity(self, identity: Identity) -> Self {
         Self { identity, ..self }
+    }
+
+    const fn identity_where(self, decides: fn(&RunConfig) -> bool) -> Self {
+        self.identity(Identity::Where(decides))
     }
 
     /// The part before the last dot; empty for `seed`.
@@ -211,10 +220,11 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
         .also(&["attention_resolutions", "attn_resolutions"]),
     key!(model.mid_attention: bool = lit("true"), "Attention in the middle block of the U-Net."),
     key!(model.patch: u32 = derived("the largest divisor of height and width up to 2 (images up to 16 pixels) or 4", fill_patch),
-        COUNT, |n| *n > 0, "Side of a transformer's square patches, in pixels.").also(&["patch_size"]),
+        COUNT, |n| *n > 0, "Side of a transformer's square patches, in pixels.").also(&["patch_size"]).identity_where(is_transformer),
     key!(model.depth: u32 = lit("5"), "a whole number from 1 to 128", |n| (1..=128).contains(n),
-        "Blocks of a transformer. The first and last ⌊(depth − 1) / 2⌋ are joined by long skips.").also(&["num_layers", "n_layer"]),
-    key!(model.mlp_ratio: u32 = lit("4"), COUNT, |n| *n > 0, "Width of the hidden layer in a transformer's blocks, in widths of the transformer."),
+        "Blocks of a transformer. The first and last ⌊(depth − 1) / 2⌋ are joined by long skips.").also(&["num_layers", "n_layer"]).identity_where(is_transformer),
+    key!(model.mlp_ratio: u32 = lit("4"), COUNT, |n| *n > 0, "Width of the hidden layer in a transformer's blocks, in widths of the transformer.")
+        .identity_where(is_transformer),
     key!(model.head_channels: u32 = derived("transformer: the largest divisor of the width up to 64; unet2d: 0", fill_head_channels),
         "Channels of an attention head; 0 is one head over all channels.")
         .also(&["attention_head_dim", "num_head_channels"]),
@@ -228,9 +238,10 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     key!(model.init: Init = lit("\"ddpm\""), "How parameters start."),
     // ── diffusion
     key!(diffusion.kernel: Kernel = lit("\"gaussian\""), "What a step of the forward process does: adds Gaussian noise, or redraws bits (two-level data alone).")
-        .also(&["process", "noise_type"]),
+        .also(&["process", "noise_type"]).identity_where(is_binomial),
     key!(diffusion.binomial_pi: f64 = lit("0.5"), "a number above 0 and below 1", |x| 0.0 < *x && *x < 1.0,
-        "The probability that a bit redrawn by the Binomial kernel is 1. [SohlDickstein15]: 0.5; for the heartbeat 0.2."),
+        "The probability that a bit redrawn by the Binomial kernel is 1. [SohlDickstein15]: 0.5; for the heartbeat 0.2.")
+        .identity_where(is_binomial),
     key!(diffusion.schedule: ScheduleKind = lit("\"linear\""), "The noise schedule.")
         .also(&["beta_schedule", "noise_schedule", "scheduler", "betas"]),
     key!(diffusion.timesteps: u32 = lit("1000"), "a whole number, at least 2", |t| *t >= 2, "T.")
@@ -315,6 +326,14 @@ pub static FILE_KEYS: &[KeySpec<FileSettings>] = &[
     key!(run.keep: bool = lit("false"), "Keep every checkpoint, not only the newest.").also(&["keep_checkpoints"]),
     key!(report.title: String = lit("\"\""), "The report's heading; the experiment's name where empty."),
 ];
+
+fn is_transformer(config: &RunConfig) -> bool {
+    config.model.kind == ModelKind::Transformer
+}
+
+fn is_binomial(config: &RunConfig) -> bool {
+    config.diffusion.kernel == Kernel::Binomial
+}
 
 fn fill_kind(config: &mut RunConfig, info: &DataInfo) {
     let picture = info.shape.height >= 4 && info.shape.width >= 4;

@@ -48,7 +48,7 @@ diffusion.schedule = ["linear", "cosin"]
      4 │ [grid]
      5 │ diffusion.schedule = ["linear", "cosin"]
        ·                                 ───┬───
-       ·                                    ╰── must be "linear", "linear_scaled", "quadratic", "cosine" or "sigmoid"
+       ·                                    ╰── must be "linear", "linear_scaled", "quadratic", "cosine", "sigmoid" or "jsd"
        ╰────
       help: did you mean "cosine"?
     "#);

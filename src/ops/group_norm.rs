@@ -1,7 +1,7 @@
 //! Group normalisation, with the SiLU that follows it in the same pass.
 
-use super::cuda;
 use super::Activation;
+use super::cuda;
 use super::kernel::{Columns, LANES, by_dtype, column_sums, lanes, lanes_mut, silu_of, silu_slope, slice, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};

@@ -1,7 +1,7 @@
 //! Affine maps of the last axis.
 
-use super::cuda;
 use super::Activation;
+use super::cuda;
 use super::kernel::{Store, by_dtype, map2, matrix, product, silu_of, silu_slope, slice, sum_rows, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};

@@ -88,6 +88,7 @@ unsafe fn rows<T: Real, const M: usize, const V: usize>(p: Operands<T>, m: usize
 }
 
 #[inline(always)]
+#[expect(clippy::needless_range_loop, reason = "the loops are the tile: rows and vectors that the compiler unrolls into registers")]
 unsafe fn tile<T: Real, const M: usize, const V: usize>(p: Operands<T>, row: usize, col: usize) {
     unsafe {
         let (mut a, mut b) = (p.a.add(row * p.a_row), p.b.add(col));

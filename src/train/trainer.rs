@@ -122,21 +122,11 @@ impl<'a> Trainer<'a> {
     /// # Errors
     /// If the network, the device or the disk fails. What was checkpointed stays.
     pub fn run(mut self) -> Result<Outcome, TrainError> {
-        let train = &self.config.train;
-        let steps = train.steps;
+        let steps = self.config.train.steps;
         let (mut weights, mut window) = self.resume()?;
         let resumed = weights.step;
         let mut epoch = None;
-        let adamw = AdamW {
-            lr: train.lr,
-            warmup: train.warmup,
-            beta1: train.beta1,
-            beta2: train.beta2,
-            epsilon: 1e-8,
-            weight_decay: train.weight_decay,
-            grad_clip: train.grad_clip,
-            ema: train.ema,
-        };
+        let adamw = self.adamw();
         self.emit(Event::Started {
             step: resumed,
             steps,
@@ -192,6 +182,21 @@ impl<'a> Trainer<'a> {
         self.write_results()?;
         self.write_manifest(Status::Done, None, weights.step, None)?;
         Ok(Outcome::Done)
+    }
+
+    /// The optimizer that the configuration asks for.
+    pub(super) fn adamw(&self) -> AdamW {
+        let train = &self.config.train;
+        AdamW {
+            lr: train.lr,
+            warmup: train.warmup,
+            beta1: train.beta1,
+            beta2: train.beta2,
+            epsilon: 1e-8,
+            weight_decay: train.weight_decay,
+            grad_clip: train.grad_clip,
+            ema: train.ema,
+        }
     }
 
     pub(super) fn batch_source(&self) -> BatchSource<'_> {

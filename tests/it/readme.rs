@@ -32,7 +32,13 @@ fn the_readme_lists_every_key_as_the_program_knows_it() {
     let readme = read("README.md");
     let listed = readme.split("<!-- keys: ").nth(1).unwrap().split_once("-->\n").unwrap().1.split("<!-- end of keys -->").next().unwrap();
     let known = keys::reference().replace("\n### ", "\n#### ");
-    assert_eq!(listed.trim(), known.trim(), "print the table with `cargo test -- keys` and put it into the README");
+    let known = known.trim_start();
+    if std::env::var_os("UPDATE_README").is_some() && listed != known {
+        std::fs::write(Path::new(env!("CARGO_MANIFEST_DIR")).join("README.md"), readme.replace(listed, known)).unwrap();
+        return;
+    }
+    let differs = listed.lines().zip(known.lines()).find(|(a, b)| a != b);
+    assert!(listed == known, "UPDATE_README=1 ./just test writes the table; first difference, README against program: {differs:#?}");
 }
 
 #[test]

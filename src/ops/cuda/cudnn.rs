@@ -37,7 +37,9 @@ pub(super) fn input_gradient(w: &Tensor, dy: &Tensor, s: Shape3x3) -> Result<Opt
     let done = library.run(device, dy.dtype(), s, Pass::Input, |handle, d, algorithm, (space, bytes)| {
         let Algorithm::Input(algorithm) = algorithm else { return Err(CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_INTERNAL_ERROR)) };
         // SAFETY: as in `forward`.
-        unsafe { result::convolution_backward_data(handle, one(), d.w, weights, d.y, from, d.conv, algorithm, space, bytes, zero(), d.x, to) }
+        unsafe {
+            result::convolution_backward_data(handle, one(), d.w, weights, d.y, from, d.conv, algorithm, space, bytes, zero(), d.x, to)
+        }
     })?;
     Ok(done.then(|| dx.tensor()))
 }
@@ -50,7 +52,9 @@ pub(super) fn weight_gradient(x: &Tensor, dy: &Tensor, s: Shape3x3) -> Result<Op
     let done = library.run(device, dy.dtype(), s, Pass::Weight, |handle, d, algorithm, (space, bytes)| {
         let Algorithm::Weight(algorithm) = algorithm else { return Err(CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_INTERNAL_ERROR)) };
         // SAFETY: as in `forward`.
-        unsafe { result::convolution_backward_filter(handle, one(), d.x, image, d.y, from, d.conv, algorithm, space, bytes, zero(), d.w, to) }
+        unsafe {
+            result::convolution_backward_filter(handle, one(), d.x, image, d.y, from, d.conv, algorithm, space, bytes, zero(), d.w, to)
+        }
     })?;
     Ok(done.then(|| dw.tensor()))
 }
@@ -163,7 +167,9 @@ impl Descriptors {
             match algorithm {
                 Algorithm::Forward(a) => result::get_convolution_forward_workspace_size(handle, self.x, self.w, self.conv, self.y, a),
                 Algorithm::Input(a) => result::get_convolution_backward_data_workspace_size(handle, self.w, self.y, self.conv, self.x, a),
-                Algorithm::Weight(a) => result::get_convolution_backward_filter_workspace_size(handle, self.x, self.y, self.conv, self.w, a),
+                Algorithm::Weight(a) => {
+                    result::get_convolution_backward_filter_workspace_size(handle, self.x, self.y, self.conv, self.w, a)
+                }
             }
         }
     }

@@ -10,12 +10,8 @@ use crate::optim::{AdamW, Weights};
 use crate::rng::{Purpose, stream};
 use candle_core::{DType, Device, Result, Shape, Tensor, Var};
 
-const KINDS: [ConvKind; 4] = [
-    ConvKind::Pointwise,
-    ConvKind::Same,
-    ConvKind::Down(DownsamplePadding::AllRound),
-    ConvKind::Down(DownsamplePadding::BottomRight),
-];
+const KINDS: [ConvKind; 4] =
+    [ConvKind::Pointwise, ConvKind::Same, ConvKind::Down(DownsamplePadding::AllRound), ConvKind::Down(DownsamplePadding::BottomRight)];
 
 type Function = Box<dyn Fn(&[Tensor]) -> Result<Tensor>>;
 
@@ -45,7 +41,9 @@ fn cases() -> Vec<(String, Vec<Tensor>, Function)> {
         case(format!("upsample2x {shape:?}"), vec![random(&shape, 1)], Box::new(|t| ops::upsample2x(&t[0])));
     }
     for activation in [Activation::None, Activation::Silu] {
-        for (shape, groups) in [(vec![3, 5, 7, 6], 3), (vec![2, 4, 3, 40], 8), (vec![1, 9, 20], 1), (vec![2, 3, 2, 24], 24), (vec![5, 1, 33], 1)] {
+        for (shape, groups) in
+            [(vec![3, 5, 7, 6], 3), (vec![2, 4, 3, 40], 8), (vec![1, 9, 20], 1), (vec![2, 3, 2, 24], 24), (vec![5, 1, 33], 1)]
+        {
             let c = shape[shape.len() - 1];
             let inputs = vec![random(&shape, 1), random(&[c], 2), random(&[c], 3)];
             case(
@@ -88,8 +86,7 @@ fn cases() -> Vec<(String, Vec<Tensor>, Function)> {
 
 /// The output and the gradients of a fixed linear functional of it, in f64 on the host.
 fn value_and_gradients(inputs: &[Tensor], device: &Device, dtype: DType, f: &Function) -> Vec<Tensor> {
-    let vars: Vec<Var> =
-        inputs.iter().map(|x| Var::from_tensor(&x.to_dtype(dtype).unwrap().to_device(device).unwrap()).unwrap()).collect();
+    let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(&x.to_dtype(dtype).unwrap().to_device(device).unwrap()).unwrap()).collect();
     let y = f(&vars.iter().map(|v| v.as_tensor().clone()).collect::<Vec<_>>()).unwrap();
     let weights = random(y.dims(), 999).to_dtype(dtype).unwrap().to_device(device).unwrap();
     let grads = (&y * weights).unwrap().sum_all().unwrap().backward().unwrap();
@@ -103,7 +100,11 @@ fn agree_on(device: &Device, dtype: DType, tolerance: f64) {
         let cpu = stand_aside(|| value_and_gradients(&inputs, &Device::Cpu, DType::F64, &f));
         for (i, (a, b)) in ours.iter().zip(&cpu).enumerate() {
             let off = distance(a, b);
-            assert!(off < tolerance, "{name}, {dtype:?}: {} is {off} off the CPU's", if i == 0 { "the output".into() } else { format!("gradient {i}") });
+            assert!(
+                off < tolerance,
+                "{name}, {dtype:?}: {} is {off} off the CPU's",
+                if i == 0 { "the output".into() } else { format!("gradient {i}") }
+            );
         }
     }
 }

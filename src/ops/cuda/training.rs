@@ -25,19 +25,8 @@ pub fn diffuse(x_0: &Tensor, pairs: &Tensor, stream: Stream, first: u32) -> Resu
     let (noise, x_t) = (Buffer::like(x_0)?, Buffer::like(x_0)?);
     int(4 * samples * dims.div_ceil(4))?;
     let [k0, k1, step, tag] = stream.address().map(Arg::Word);
-    let args = [
-        int(samples)?,
-        int(dims)?,
-        k0,
-        k1,
-        step,
-        tag,
-        Arg::Word(first),
-        address(pairs)?,
-        address(x_0)?,
-        noise.address()?,
-        x_t.address()?,
-    ];
+    let args =
+        [int(samples)?, int(dims)?, k0, k1, step, tag, Arg::Word(first), address(pairs)?, address(x_0)?, noise.address()?, x_t.address()?];
     launch(x_0.device(), DType::F32, "diffuse", Grid::elements(samples * dims.div_ceil(4)), &args)?;
     Ok(Diffused { noise: noise.tensor(), x_t: x_t.tensor() })
 }
@@ -58,15 +47,8 @@ pub fn simple_slope(output: &Tensor, noise: &Tensor, x_0: &Tensor, parts: &Tenso
         bail!("simple_slope: output {:?}, noise {:?} and examples {:?} must be alike, in f32", output.dims(), noise.dims(), x_0.dims())
     }
     let slope = Buffer::like(output)?;
-    let args = [
-        int(numbers / samples)?,
-        Arg::Double(scale),
-        address(parts)?,
-        address(noise)?,
-        address(x_0)?,
-        address(output)?,
-        slope.address()?,
-    ];
+    let args =
+        [int(numbers / samples)?, Arg::Double(scale), address(parts)?, address(noise)?, address(x_0)?, address(output)?, slope.address()?];
     Ok(slope.fill(DType::F32, "simple_slope", &args)?.tensor())
 }
 
@@ -176,7 +158,9 @@ impl DeviceWeights {
             held.push(match gradient {
                 None => self.zeros.clone(),
                 Some(g) if g.shape() == parameter.shape() && g.dtype() == self.dtype => g.contiguous()?,
-                Some(g) => bail!("a gradient is {:?} in {:?} where {:?} in {:?} was expected", g.dims(), g.dtype(), parameter.dims(), self.dtype),
+                Some(g) => {
+                    bail!("a gradient is {:?} in {:?} where {:?} in {:?} was expected", g.dims(), g.dtype(), parameter.dims(), self.dtype)
+                }
             });
         }
         let table = addresses(held.iter(), &self.device)?;
@@ -200,8 +184,7 @@ impl DeviceWeights {
     /// # Errors
     /// If the device fails.
     pub fn download(&self) -> Result<[Vec<f32>; 4]> {
-        let [raw, ema, first, second] =
-            [&self.raw, &self.ema, &self.first_moment, &self.second_moment].map(|t| t.to_vec1::<f32>());
+        let [raw, ema, first, second] = [&self.raw, &self.ema, &self.first_moment, &self.second_moment].map(|t| t.to_vec1::<f32>());
         Ok([raw?, ema?, first?, second?])
     }
 }

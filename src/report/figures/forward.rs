@@ -151,7 +151,12 @@ mod tests {
         let p = synthetic::pictures();
         let v: Vec<f32> = noisy(&p, 1, 0.36).collect();
         assert!((v[9] - (0.6 * p.examples[1][9] + 0.8 * p.noise[1][9])).abs() < 1e-6);
-        let bits = ForwardExamples { redrawn: Some(0.2), examples: vec![[vec![1.0; 32], vec![-1.0; 32]].concat()], noise: vec![p.noise[0].clone()], ..p.clone() };
+        let bits = ForwardExamples {
+            redrawn: Some(0.2),
+            examples: vec![[vec![1.0; 32], vec![-1.0; 32]].concat()],
+            noise: vec![p.noise[0].clone()],
+            ..p.clone()
+        };
         let beats = |alpha_bar| noisy(&bits, 0, alpha_bar).filter(|v| *v > 0.0).count();
         assert_eq!(beats(1.0), 32);
         assert!((5..22).contains(&beats(0.0)), "{} of 64 at a rate of 0.2", beats(0.0));
