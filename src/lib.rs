@@ -62,6 +62,7 @@
 //! - \[Ba16\] Layer Normalization, arXiv:1607.06450v1
 //! - \[Loshchilov19\] Decoupled Weight Decay Regularization, arXiv:1711.05101v3
 //! - \[Lavin15\] Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308v2
+//! - \[Gretton12\] A Kernel Two-Sample Test, JMLR 13 (2012)
 //! - \[Salmon11\] Parallel Random Numbers: As Easy as 1, 2, 3, SC'11
 
 pub mod cli;

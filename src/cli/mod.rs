@@ -4,6 +4,7 @@
 
 mod data;
 mod error;
+mod evaluate;
 mod inspect;
 mod output;
 mod plan;
@@ -47,6 +48,8 @@ enum Command {
     Ls(runs::LsArgs),
     /// Show one run: configuration, state, results, files.
     Show(runs::ShowArgs),
+    /// Evaluate the bound of a trained run again: any split, any timesteps, with its error, its floor, rate and distortion.
+    Evaluate(evaluate::EvaluateArgs),
     /// Print every coefficient of a noise schedule, one row per timestep.
     Schedule(inspect::ScheduleArgs),
     /// Draw data being noised: a strip of images at chosen timesteps.
@@ -118,6 +121,7 @@ pub fn main() -> i32 {
         Command::Report(args) => report::report(args),
         Command::Ls(args) => runs::ls(args),
         Command::Show(args) => runs::show(args),
+        Command::Evaluate(args) => evaluate::evaluate(args),
         Command::Schedule(args) => inspect::schedule(args),
         Command::Forward(args) => inspect::forward(args),
         Command::Data(command) => data::run(command),

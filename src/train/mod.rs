@@ -8,13 +8,19 @@ mod checkpoint;
 mod device;
 mod error;
 mod evaluation;
+pub mod floor;
 mod gradient;
 mod network;
 mod samples;
+mod trained;
 mod trainer;
 mod window;
 
+/// Where weights live; opened by [`DeviceChoice::open`].
+pub use candle_core::Device;
 pub use device::{DeviceChoice, instruction_set};
 pub use error::TrainError;
+pub use evaluation::{rows_of, summary_of};
 pub use network::Network;
-pub use trainer::{Outcome, RunOptions, Trainer};
+pub use trained::{Inspection, Trained};
+pub use trainer::{Outcome, RunOptions, Trainer, columns_of};
