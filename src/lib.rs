@@ -18,7 +18,7 @@
 //! | 1 | [`optim`] | AdamW, averaging, clipping: one pass over flat buffers |
 //! | 1 | [`data`] | embedded sets, toys, HDF5, importers, pictures of examples |
 //! | 2 | [`config`] | experiment file → grid → complete [`config::RunConfig`] with its identity |
-//! | 3 | [`train`] | the loop, checkpoints, the device |
+//! | 3 | [`train`] | the loop, checkpoints, trained runs read back, the floor of their loss, the device |
 //! | 3 | [`store`] | the results folder: atomic files, locks, Parquet |
 //! | 4 | [`sweep`] | what is left to do, one process per run, progress, signals |
 //! | 4 | [`report`] | figures, comparison, the HTML page |

@@ -3,9 +3,8 @@
 use super::output::{Table, duration, print, short};
 use super::{CliError, StoreArgs, exit, load_grid, sweep};
 use crate::config::{EvalTimesteps, Grid, GridRun};
-use crate::data::Encoding;
 use crate::diffusion::preflight::Preflight;
-use crate::diffusion::{Diffusion, DiffusionSpec, Kernel};
+use crate::diffusion::{Diffusion, Kernel};
 use crate::model::Model;
 use crate::store::{ResultsStore, RunState};
 use crate::sweep::Plan;
@@ -156,16 +155,11 @@ fn cost(grid: &Grid, states: &[Standing], costs: &[f64]) -> String {
 /// One line per distinct process of the grid, and warnings in words.
 pub fn preflight(grid: &Grid) -> Result<String, CliError> {
     let mut table = Table::new(&["schedule", ">T", "prediction", "variance", ">abar_T", ">L_T", ">L_0 floor", ">says 0", ">at t = T"]);
-    let mut seen: Vec<(DiffusionSpec, Encoding)> = Vec::new();
-    for run in &grid.runs {
-        let (d, encoding) = (&run.config.diffusion, run.info.encoding);
-        if seen.iter().any(|(spec, e)| spec == d && *e == encoding) {
-            continue;
-        }
-        seen.push((d.clone(), encoding));
-        let p = Preflight::of(d, encoding)?;
+    let mut shown: Vec<Vec<String>> = Vec::new();
+    for (run, p) in processes(grid)? {
+        let d = &run.config.diffusion;
         let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "–".to_owned());
-        table.row(vec![
+        let row = vec![
             d.schedule.to_string(),
             d.timesteps.to_string(),
             d.prediction.to_string(),
@@ -178,7 +172,11 @@ pub fn preflight(grid: &Grid) -> Result<String, CliError> {
             or_dash(p.decoder_floor.map(|f| format!("{f:.3}"))),
             or_dash(p.zero.map(|z| format!("{:.2}", z.bits_per_dim))),
             or_dash(p.zero.map(|z| short(z.last))),
-        ]);
+        ];
+        if !shown.contains(&row) {
+            table.row(row.clone());
+            shown.push(row);
+        }
     }
     let mut text = format!(
         "\nBefore it runs, in bits/dim. L_0 floor: the decoder's cost under an exact mean at this fixed variance. says 0: the bound\nof a network that puts out 0, as training begins; at t = T: the last step's part of it.\n{}",
@@ -193,10 +191,25 @@ pub fn preflight(grid: &Grid) -> Result<String, CliError> {
 /// What a careful reader would object to, once per process.
 fn warnings(grid: &Grid) -> Result<Vec<String>, CliError> {
     let mut out: Vec<String> = Vec::new();
-    for run in &grid.runs {
+    for (run, p) in processes(grid)? {
         let d = &run.config.diffusion;
-        let warnings = Preflight::of(d, run.info.encoding)?.warnings(d, run.config.loss.variant, d.clip_x0);
-        out.extend(warnings.into_iter().filter(|w| !out.contains(w)).collect::<Vec<_>>());
+        let new: Vec<String> = p.warnings(d, run.config.loss.variant, d.clip_x0).into_iter().filter(|w| !out.contains(w)).collect();
+        out.extend(new);
+    }
+    Ok(out)
+}
+
+/// The first run of each distinct process, data and loss, with what is known of it beforehand.
+fn processes(grid: &Grid) -> Result<Vec<(&GridRun, Preflight)>, CliError> {
+    let mut out: Vec<(&GridRun, Preflight)> = Vec::new();
+    for run in &grid.runs {
+        let same = |other: &GridRun| {
+            (&other.config.diffusion, other.info.encoding, other.config.loss.variant)
+                == (&run.config.diffusion, run.info.encoding, run.config.loss.variant)
+        };
+        if !out.iter().any(|(other, _)| same(other)) {
+            out.push((run, Preflight::of(&run.config.diffusion, run.info.encoding)?));
+        }
     }
     Ok(out)
 }

@@ -293,7 +293,7 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
         COUNT, |n| *n > 0, "Images of `test` in the final evaluation."),
     key!(eval.draws: u32 = lit("1"), COUNT, |n| *n > 0, "Noise draws for each image and timestep."),
     key!(eval.floor: FloorChoice = lit("\"auto\""),
-        "The irreducible loss in `mse_floor` and `vb_floor`: of every split where the data's distribution is known (gaussian_mixture, heartbeat), else of `train` alone, by the posterior mean over the training examples (\"auto\": where that costs at most 2 % of the training).")
+        "The irreducible loss in `mse_floor` and `vb_floor`: of every split where the data's distribution is known (gaussian_mixture, heartbeat), else of `train` alone, by the posterior mean over the training examples (\"auto\": where that costs at most 1 % of the training's operations).")
         .identity(Identity::Never),
     key!(sample.count: u32 = derived("64 images or 2000 points", |c, info| c.sample.count = if info.shape.is_image() { 64 } else { 2000 }), "Samples drawn at the end.").also(&["num_samples"]),
     key!(sample.every: u32 = lit("0"), "Samples also every so many steps; 0 only at the end."),
