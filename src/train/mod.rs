@@ -4,6 +4,7 @@
 //! only knowledge of time is for progress and `timing.jsonl`.
 
 mod batch;
+mod bench;
 mod checkpoint;
 mod device;
 mod error;
@@ -16,9 +17,10 @@ mod trained;
 mod trainer;
 mod window;
 
+pub use bench::{BenchOptions, Timing, bench};
 /// Where weights live; opened by [`DeviceChoice::open`].
 pub use candle_core::Device;
-pub use device::{DeviceChoice, instruction_set};
+pub use device::{DeviceChoice, ONE_THREAD, instruction_set, no_threads_but_ours};
 pub use error::TrainError;
 pub use evaluation::{rows_of, summary_of};
 pub use network::Network;
