@@ -94,6 +94,9 @@ pub struct EvaluateArgs {
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
+    /// Threads. Default: one for each core.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
     /// Add a table of rate and distortion, as in DDPM's Table 4.
     #[arg(long)]
     rate_distortion: bool,
@@ -151,7 +154,12 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<i32, CliError> {
     }
     let (device, _) = args.device.open().map_err(told)?;
     let (request, stop) = StopRequest::with_flag().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
-    let job = Job { args, run: &run, images, plan: args.timesteps.plan(timesteps, draws), device: &device, stop: &stop };
+    let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| CliError::Internal(format!("could not start {threads} threads: {e}")))?;
+    let job = Job { args, run: &run, images, plan: args.timesteps.plan(timesteps, draws), device: &device, pool: &pool, stop: &stop };
     match job.run(&dir) {
         Ok(text) => {
             print(&text);
@@ -218,6 +226,7 @@ struct Job<'a> {
     images: usize,
     plan: TimestepPlan,
     device: &'a train::Device,
+    pool: &'a rayon::ThreadPool,
     stop: &'a AtomicBool,
 }
 
@@ -276,7 +285,7 @@ impl Job<'_> {
         &self,
         split: Split,
         floor: Option<&MixtureOracle>,
-        each: &mut dyn FnMut(usize, &[SampleTerms]),
+        each: &mut (dyn FnMut(usize, &[SampleTerms]) + Send),
     ) -> Result<BoundEstimate, TrainError> {
         let how = Inspection {
             split,
@@ -290,14 +299,13 @@ impl Job<'_> {
         // A bar on a terminal, nothing elsewhere.
         let style = ProgressStyle::with_template("{msg} {bar:40} {percent}%  {eta} left").expect("a fixed template is well formed");
         let bar = ProgressBar::no_length().with_style(style).with_message(split.to_string());
-        let estimate = self.run.evaluate(
-            &how,
-            &mut |done, total| {
+        let estimate = self.pool.install(|| {
+            let mut progress = |done, total| {
                 bar.set_length(total);
                 bar.set_position(done);
-            },
-            each,
-        );
+            };
+            self.run.evaluate(&how, &mut progress, each)
+        });
         bar.finish_and_clear();
         estimate
     }

@@ -118,7 +118,7 @@ pub fn main() -> i32 {
         .without_time()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DDPM_LAB_LOG").unwrap_or_else(|_| "warn".into()))
         .init();
-    if matches!(cli.command, Command::Bench(_) | Command::Worker(_)) {
+    if matches!(cli.command, Command::Bench(_) | Command::Evaluate(_) | Command::Worker(_)) {
         // SAFETY: the threads of this process are started by the commands below.
         unsafe { crate::train::no_threads_but_ours() };
     }
