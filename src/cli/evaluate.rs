@@ -6,7 +6,7 @@
 use super::output::{Table, print};
 use super::{CliError, StoreArgs, exit};
 use crate::config::RunConfig;
-use crate::data::hdf5::{self, ArrayOut, ArrayValues, Attribute};
+use crate::data::hdf5::{ArrayOut, ArrayValues, Attribute, write_arrays};
 use crate::data::{Encoding, Examples};
 use crate::diffusion::SampleTerms;
 use crate::diffusion::bound::BoundEstimate;
@@ -442,7 +442,7 @@ impl Job<'_> {
         ];
         let name = path.file_name().ok_or_else(|| CliError::input(format!("{} names no file", path.display()), "--arrays FILE.h5"))?;
         let partial = path.with_file_name(format!(".{}.{}.partial", name.to_string_lossy(), std::process::id()));
-        let written = hdf5::write_arrays(&partial, &out).map_err(CliError::from).and_then(|()| {
+        let written = write_arrays(&partial, &out).map_err(CliError::from).and_then(|()| {
             std::fs::rename(&partial, path)
                 .map_err(|e| CliError::input(format!("cannot write {}: {e}", path.display()), "choose another --arrays"))
         });

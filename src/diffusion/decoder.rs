@@ -158,7 +158,8 @@ mod tests {
                 let (nats, slope, _) = decoder.nats(x, mean, log_variance);
                 let (wanted, clamped) = (f64::min(exact, -MIN_PROBABILITY.ln()), exact > -MIN_PROBABILITY.ln());
                 assert!((nats - wanted).abs() < 1e-10 * (1.0 + wanted), "{decoder:?} {x} {mean} {log_variance}: {nats}, not {wanted}");
-                assert_eq!(slope == 0.0, clamped, "what is clamped has no slope, and all else has: {x} {mean}");
+                // In the middle of a bin the slope is 0 too.
+                assert!(if clamped { slope == 0.0 } else { slope != 0.0 || x == mean }, "{decoder:?} {x} {mean}: {slope}");
             }
         }
     }
