@@ -145,8 +145,7 @@ impl MixtureOracle {
             let squared: Vec<f64> = self.means.iter().map(|m| m * m).collect();
             let squares = weighted_sums((rows, dims, count), &of_squares, &squared);
             let crosses = weighted_sums((rows, dims, count), &of_cross, &self.means);
-            for i in 0..rows {
-                let (_, bb, v) = sums[i];
+            for (i, (_, bb, v)) in sums.iter().enumerate() {
                 for j in i * dims..(i + 1) * dims {
                     let second = v + squares[j] + 2.0 * x_t[j] * crosses[j] + x_t[j] * x_t[j] * bb;
                     // Differences of near-equal numbers may come out below 0.
