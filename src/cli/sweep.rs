@@ -1,6 +1,6 @@
 //! `sweep`: run what an experiment file asks for and the store does not have.
 
-use super::output::print;
+use super::output::{complain, print};
 use super::{CliError, StoreArgs, exit, load_grid, plan};
 use crate::config::Grid;
 use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun};
@@ -54,9 +54,6 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
             return Err(CliError::input("this build has no CUDA", "build with `--features cuda`, or use --device cpu"));
         }
     }
-    for warning in plan::warnings(&grid)? {
-        tracing::warn!("{warning}");
-    }
     let store = ResultsStore::open(&args.store.results)?;
     let plan = Plan::new(&store, planned(&grid))?;
     let record = record(&grid);
@@ -93,6 +90,9 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
         return Ok(if counts.failed + counts.diverged > 0 { exit::SOME_FAILED } else { exit::DONE });
     }
 
+    if args.progress != ProgressMode::Json {
+        complain(&format!("{}\n", plan::preflight(&grid)?));
+    }
     let (jobs, share) = share_cores(args.jobs.or(grid.run.jobs), to_run, args.device);
     let threads = args.threads.unwrap_or(share).max(1);
     let program = std::env::current_exe().map_err(|e| CliError::Internal(format!("this program cannot find itself: {e}")))?;
