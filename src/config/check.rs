@@ -113,7 +113,8 @@ fn no_schedule(error: &ScheduleError, found: &mut Vec<Problem>) {
     }
 }
 
-/// Values that decide nothing beside those of other keys: they would give one run two identities.
+/// Values that decide nothing beside those of other keys: who wrote them meant something else, or one run would have two
+/// identities.
 fn undecided(config: &RunConfig, found: &mut Vec<Problem>) {
     let literals = RunConfig::literal_defaults();
     let (diffusion, loss) = (&config.diffusion, &config.loss);

@@ -95,7 +95,10 @@ fn limits_of_losses_are_where_the_messages_say() {
             "diffusion = { schedule = 'explicit', timesteps = 3, betas = [0.1, 0.2] }",
         ),
         ("diffusion = { schedule = 'jsd', zero_terminal_snr = true, prediction = 'x0' }", "diffusion.zero_terminal_snr = true"),
-        ("diffusion = { zero_terminal_snr = true, prediction = 'mean' }", "diffusion = { zero_terminal_snr = true, prediction = 'epsilon' }"),
+        (
+            "diffusion = { zero_terminal_snr = true, prediction = 'mean' }",
+            "diffusion = { zero_terminal_snr = true, prediction = 'epsilon' }",
+        ),
         ("diffusion.variance = 'learned', loss = 'hybrid'", "diffusion.variance = 'learned', loss = 'simple'"),
         ("diffusion.variance = 'learned', loss = 'vlb'", "diffusion.variance = 'fixed_small', loss = 'hybrid'"),
         ("loss = { weighting = 'min_snr', snr_gamma = 1 }", "loss = { weighting = 'snr', snr_gamma = 1 }"),

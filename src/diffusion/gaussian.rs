@@ -196,12 +196,12 @@ impl GaussianDiffusion {
     }
 
     /// What the network is trained to put out under the squared error.
-    fn target(&self, at: &At, x_0: f64, x_t: f64, noise: f64) -> f64 {
+    fn target(&self, at: &At, x_0: f64, noise: f64) -> f64 {
         match self.prediction {
             Prediction::Epsilon => noise,
             Prediction::X0 => x_0,
             Prediction::V => at.sqrt_ab * noise - at.sqrt_one_minus_ab * x_0,
-            Prediction::Mean => at.x0_coef * x_0 + at.xt_coef * x_t,
+            Prediction::Mean => at.x0_coef * x_0 + at.xt_coef * (at.sqrt_ab * x_0 + at.sqrt_one_minus_ab * noise),
         }
     }
 
@@ -258,10 +258,21 @@ impl GaussianDiffusion {
             mse += (eps - self.eps_of(at, xt, out)).powi(2);
             x0_mse += (x0 - reverse.x0).powi(2);
             nats += term;
-            each(j, out, slope_x0, slope_log_variance, out - self.target(at, x0, xt, eps));
+            each(j, out, slope_x0, slope_log_variance, out - self.target(at, x0, eps));
         }
         let dims = x_0.len() as f64;
         SampleTerms { mse: mse / dims, x0_mse: x0_mse / dims, vb: nats / (dims * LN_2) }
+    }
+
+    /// Weights in the loss at t: of the squared error, of the bound through the mean, of the bound through the variance.
+    fn loss_weights(&self, loss: &LossSpec, t: Timestep) -> (f64, f64, f64) {
+        let at = &self.tables[t.index()];
+        let weight = loss.weight(at.snr, self.x0_slope(at));
+        match loss.variant {
+            LossVariant::Simple => (weight, 0.0, 0.0),
+            LossVariant::Vlb => (0.0, 1.0, 1.0),
+            LossVariant::Hybrid => (weight, 0.0, loss.vlb_weight),
+        }
     }
 
     /// The training loss of one example, and `scale` times its gradient in the output.
@@ -289,14 +300,9 @@ impl GaussianDiffusion {
     ) -> (f64, SampleTerms) {
         let at = self.tables[t.index()];
         let dims = x_0.len() as f64;
-        let x0_slope = self.x0_slope(&at);
-        let weight = loss.weight(at.snr, x0_slope);
-        let (simple, mean_vb, variance_vb) = match loss.variant {
-            LossVariant::Simple => (weight, 0.0, 0.0),
-            LossVariant::Vlb => (0.0, 1.0, 1.0),
-            LossVariant::Hybrid => (weight, 0.0, loss.vlb_weight),
-        };
+        let (simple, mean_vb, variance_vb) = self.loss_weights(loss, t);
         let horizon = loss.horizon(self.timesteps());
+        let x0_slope = self.x0_slope(&at);
         let log_variance_slope = (at.high - at.low) / 2.0;
         let mut squared = 0.0;
         gradient.fill(0.0);
@@ -371,7 +377,7 @@ mod tests {
                 let tolerance = 1e-9 * (1.0 + slope.abs());
                 prop_assert!((d.x0_of(&at, x_t, out) - x_0).abs() < tolerance, "{prediction} at {t}");
                 prop_assert!((d.eps_of(&at, x_t, out) - eps).abs() < tolerance / at.sqrt_one_minus_ab, "{prediction} at {t}");
-                prop_assert!((d.target(&at, x_0, x_t, eps) - out).abs() < 1e-9 / at.sqrt_one_minus_ab, "{prediction} at {t}");
+                prop_assert!((d.target(&at, x_0, eps) - out).abs() < 1e-9 / at.sqrt_one_minus_ab, "{prediction} at {t}");
                 let moved = (d.x0_of(&at, x_t, out + 1e-3) - d.x0_of(&at, x_t, out)) / 1e-3;
                 prop_assert!((moved / slope - 1.0).abs() < 1e-6, "{prediction} at {t}: {moved} {slope}");
             }

@@ -88,7 +88,7 @@ fn weights_have_the_published_forms() {
         // On ε, x_0 and v.
         [loss.weight(snr, -(1.0 / snr).sqrt()), loss.weight(snr, 1.0), loss.weight(snr, -(1.0 / (snr + 1.0)).sqrt())]
     };
-    for snr in [1e-6, 0.01, 0.3, 1.0, 2.5, 5.0, 40.0, 1e6] {
+    for snr in [1e-6_f64, 0.01, 0.3, 1.0, 2.5, 5.0, 40.0, 1e6] {
         let p2 = (2.0 + snr).powf(-0.5);
         // The weight by Crowson's code: (σ σ_d)² / (σ² + σ_d²)² on the preconditioned target, whose error is that of x_0 by
         // c_out = σ σ_d / √(σ² + σ_d²); σ² = 1/SNR and σ_d² = 1/γ.

@@ -55,8 +55,7 @@ impl BatchSource<'_> {
     pub fn draw(&self, step: u32, from: usize, indices: &[usize]) -> MicroBatch {
         let dims = self.diffusion.shape().dims();
         let n = indices.len();
-        let stream = |purpose| rng::stream(self.seed, purpose, step);
-        let (times, noises, flips) = (stream(Purpose::Timestep), stream(Purpose::Noise), stream(Purpose::Flip));
+        let noises = self.noise_stream(step);
         let mut batch = MicroBatch {
             t: Vec::with_capacity(n),
             weights: Vec::with_capacity(n),
@@ -68,16 +67,31 @@ impl BatchSource<'_> {
             let sample = (from + i) as u32;
             let at = i * dims..(i + 1) * dims;
             self.dataset.train.scaled(*index, &mut batch.x_0[at.clone()]);
-            if self.flip && flips.below(sample, 0, 2) == 1 {
+            if self.mirrored(step, sample) {
                 data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
             }
-            let (t, weight) = self.timesteps.draw(&times, sample);
+            let (t, weight) = self.timestep(step, sample);
             self.diffusion.draw_noise(&noises, sample, &mut batch.noise[at.clone()]);
             self.diffusion.q_sample(t, &batch.x_0[at.clone()], &batch.noise[at.clone()], &mut batch.x_t[at]);
             batch.t.push(t);
             batch.weights.push(weight);
         }
         batch
+    }
+
+    /// The timestep of a sample, and what its loss counts.
+    pub fn timestep(&self, step: u32, sample: u32) -> (Timestep, f64) {
+        self.timesteps.draw(&rng::stream(self.seed, Purpose::Timestep, step), sample)
+    }
+
+    /// Whether a sample is mirrored left to right.
+    pub fn mirrored(&self, step: u32, sample: u32) -> bool {
+        self.flip && rng::stream(self.seed, Purpose::Flip, step).below(sample, 0, 2) == 1
+    }
+
+    /// The randomness of the noise at `step`.
+    pub fn noise_stream(&self, step: u32) -> Stream {
+        rng::stream(self.seed, Purpose::Noise, step)
     }
 
     /// The randomness of dropout at `step`.

@@ -213,7 +213,8 @@ fn timesteps_drawn_by_their_losses_go_on_to_the_same_bytes() {
 #[test]
 fn cells_that_differ_in_schedule_or_loss_draw_the_same_timesteps() {
     for sampler in ["uniform", "stratified", "low_discrepancy"] {
-        let lab = undisturbed(&by_loss(sampler).replace("[run]", "loss.variant = [\"hybrid\", \"vlb\"]\n[run]").replace("loss = \"hybrid\"", ""));
+        let lab =
+            undisturbed(&by_loss(sampler).replace("[run]", "loss.variant = [\"hybrid\", \"vlb\"]\n[run]").replace("loss = \"hybrid\"", ""));
         let runs = drawn(&lab);
         assert!(runs.len() == 4 && runs.iter().all(|run| *run == runs[0]), "{sampler}");
         // Twelve places over six timesteps: two for each in every step.
