@@ -13,8 +13,8 @@ use std::sync::Mutex;
 impl Trainer<'_> {
     /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
     /// order, so neither depends on the number of threads. Each example's loss counts by how its t was drawn; the window
-    /// and the memory of the timesteps' losses get it as it is.
-    pub(super) fn gradient(&mut self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
+    /// gets it as it is.
+    pub(super) fn gradient(&self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
         let source = self.batch_source();
         // On a GPU one large batch is faster, and bits are not promised there.
         let micro = if self.options.device.is_cuda() { indices.len() } else { self.config.train.micro_batch as usize };
@@ -69,11 +69,10 @@ impl Trainer<'_> {
         })?;
 
         let mut loss = 0.0;
-        for (terms, part) in &parts {
-            terms.iter().for_each(|(t, terms, _)| window.push(*t, terms));
+        for (terms, part) in parts {
+            terms.iter().for_each(|(t, terms, loss)| window.push(*t, terms, *loss));
             loss += part;
         }
-        self.timesteps.record(parts.iter().flat_map(|(terms, _)| terms.iter().map(|(t, _, loss)| (*t, *loss))));
         Ok((sum.into_inner().expect("no thread panicked while adding").total, loss))
     }
 }
