@@ -153,6 +153,17 @@ pub struct Evaluation {
     pub eps_mse: f64,
     /// Samples dropped because a value was not finite; above zero the figures are of what was left.
     pub n_nonfinite: u64,
+    /// The whole bound of each evaluated example, in the order of the split: what differences between runs are paired by.
+    /// Of `test` alone; empty where a value is not finite, in `run.json`, and in what versions before it wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_example: Vec<f64>,
+}
+
+impl Evaluation {
+    /// The same without the numbers of single examples.
+    pub fn summary(&self) -> Self {
+        Self { by_example: Vec::new(), ..self.clone() }
+    }
 }
 
 /// One axis of a sweep, with its values as the experiment file wrote them.

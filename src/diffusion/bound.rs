@@ -81,6 +81,8 @@ pub struct BoundEstimate {
     pub prior: Moments,
     /// The whole bound of each example.
     pub per_example: Moments,
+    /// The same one by one, in the order of the examples.
+    pub by_example: Vec<f64>,
     pub examples: u32,
     pub draws: u32,
 }
@@ -188,7 +190,7 @@ pub fn evaluate(
 
     let mut per_example = Moments::default();
     whole.iter().filter(|x| x.is_finite()).for_each(|x| per_example.push(*x));
-    Ok(BoundEstimate { timesteps, prior, per_example, examples: count as u32, draws: draws as u32 })
+    Ok(BoundEstimate { timesteps, prior, per_example, by_example: whole, examples: count as u32, draws: draws as u32 })
 }
 
 /// One network call: `jobs` are (t, draw · count + example).

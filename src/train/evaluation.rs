@@ -62,8 +62,8 @@ impl Trainer<'_> {
         let step = i64::from(weights.step);
         self.rows.extend(rows_of(split, step, &estimate));
         let evaluation = summary_of(split, step, &estimate);
-        self.evaluations.push(evaluation.clone());
-        self.emit(Event::Evaluated { evaluation });
+        self.emit(Event::Evaluated { evaluation: evaluation.summary() });
+        self.evaluations.push(evaluation);
         Ok(true)
     }
 
@@ -121,5 +121,6 @@ fn summary_of(split: Split, step: i64, estimate: &BoundEstimate) -> Evaluation {
         decoder: estimate.decoder(),
         eps_mse: estimate.eps_mse(),
         n_nonfinite: estimate.n_nonfinite(),
+        by_example: if split == Split::Test && estimate.by_example.iter().all(|x| x.is_finite()) { estimate.by_example.clone() } else { Vec::new() },
     }
 }
