@@ -16,6 +16,8 @@ pub mod schedule;
 pub mod spec;
 
 #[cfg(test)]
+mod binomial_enumeration_tests;
+#[cfg(test)]
 mod binomial_tests;
 #[cfg(test)]
 mod tests;

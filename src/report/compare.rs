@@ -227,8 +227,11 @@ fn compare(study: &Study, key: &str, a: &str, b: &str, strata: &Strata) -> Optio
     };
     let interactions = pairs.iter().zip(&differences).skip(1).map(|((name, ..), d)| (name.clone(), paired(&differences[0], d))).collect();
     let cells: Vec<(&Cell, &Cell)> = pairs.iter().map(|(_, x, y)| (*x, *y)).collect();
-    let strata_errors =
-        if strata.is_empty() { Vec::new() } else { cells.iter().zip(&differences).map(|(pair, d)| Errors::of(&[*pair], d.keys())).collect() };
+    let strata_errors = if strata.is_empty() {
+        Vec::new()
+    } else {
+        cells.iter().zip(&differences).map(|(pair, d)| Errors::of(&[*pair], d.keys())).collect()
+    };
     Some(Comparison {
         key: key.into(),
         a: a.into(),

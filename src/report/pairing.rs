@@ -103,7 +103,10 @@ mod tests {
         let answer = Answer::of(&study);
         // Runs are schedule × loss × seed: linear is 0..6, cosine 6..12. Pooled over the losses within each seed.
         let c = answer.comparisons.iter().find(|c| c.b == "cosine").unwrap();
-        let (linear, cosine) = ([0, 1, 2].map(|s| (bits(&data, s) + bits(&data, 3 + s)) / 2.0), [0, 1, 2].map(|s| (bits(&data, 6 + s) + bits(&data, 9 + s)) / 2.0));
+        let (linear, cosine) = (
+            [0, 1, 2].map(|s| (bits(&data, s) + bits(&data, 3 + s)) / 2.0),
+            [0, 1, 2].map(|s| (bits(&data, 6 + s) + bits(&data, 9 + s)) / 2.0),
+        );
         let seeds = c.errors.seeds.unwrap();
         assert_eq!(seeds.n, 3);
         assert!((seeds.paired - of((0..3).map(|s| cosine[s] - linear[s]))).abs() < 1e-12);

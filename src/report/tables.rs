@@ -102,7 +102,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             ("decoder", true),
             ("KL", true),
             ("prior", true),
-            ("ε-MSE", true),
+            (study.error_name(), true),
         ],
         &rows,
     )
@@ -167,7 +167,7 @@ pub fn runs(study: &Study) -> String {
         ("steps", true),
         ("bits/dim", true),
         ("± s.e. images", true),
-        ("ε-MSE", true),
+        (study.error_name(), true),
         ("time", true),
         ("id", false),
     ]);

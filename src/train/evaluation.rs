@@ -121,6 +121,10 @@ fn summary_of(split: Split, step: i64, estimate: &BoundEstimate) -> Evaluation {
         decoder: estimate.decoder(),
         eps_mse: estimate.eps_mse(),
         n_nonfinite: estimate.n_nonfinite(),
-        by_example: if split == Split::Test && estimate.by_example.iter().all(|x| x.is_finite()) { estimate.by_example.clone() } else { Vec::new() },
+        by_example: if split == Split::Test && estimate.by_example.iter().all(|x| x.is_finite()) {
+            estimate.by_example.clone()
+        } else {
+            Vec::new()
+        },
     }
 }
