@@ -263,5 +263,5 @@ mod tests {
             .collect();
         assert_eq!(fingerprints, FINGERPRINTS);
     }
-    const FINGERPRINTS: [&str; 4] = ["dccd5b7525501ee8", "0f14265197f10151", "9267f8018562cfda", "d5a62bb9da576dee"];
+    const FINGERPRINTS: [&str; 5] = ["dccd5b7525501ee8", "0f14265197f10151", "9267f8018562cfda", "d5a62bb9da576dee", "403afcecea4545fb"];
 }

@@ -277,9 +277,9 @@ fn heartbeat(timesteps: u32) -> BinomialDiffusion {
 fn the_heartbeat_has_a_floor_just_above_its_entropy() {
     let entropy = 5f64.log2();
     let floors: Vec<f64> = [40, 200, 2000].map(|t| heartbeat_floor(&heartbeat(t))).to_vec();
-    println!("{floors:?}");
     assert!(floors.windows(2).all(|w| w[0] > w[1]) && floors[2] > entropy, "{floors:?}");
     // The excess is of the order 1/T. `experiments/papers/sd15_heartbeat.toml` quotes the last one.
+    assert!((floors[2] - 2.3244).abs() < 5e-5, "{floors:?}");
     let ratio = (floors[1] - entropy) / (floors[2] - entropy);
     assert!((9.0..11.0).contains(&ratio), "{floors:?}");
 }
@@ -307,9 +307,8 @@ fn an_evaluation_with_the_exact_denoiser_finds_the_floor_and_its_samples_are_hea
         }
     }
     let whole: usize = phases.iter().sum();
-    // Steps that draw bit by bit break a few; the phases are alike.
-    println!("{phases:?}");
-    assert!(whole > 900, "{phases:?}");
+    // Steps that draw bit by bit may break a few; the phases are alike.
+    assert!(whole > 990, "{phases:?}");
     let expected = whole as f64 / PERIOD as f64;
     let chi2: f64 = phases.iter().map(|n| (*n as f64 - expected).powi(2) / expected).sum();
     assert!(chi2 < 18.5, "{phases:?}");
