@@ -162,7 +162,7 @@ struct Preflight {
 
 impl Preflight {
     fn of(spec: &DiffusionSpec, encoding: Encoding) -> Result<Self, CliError> {
-        let schedule = NoiseSchedule::new(spec.schedule, spec.timesteps)?;
+        let schedule = NoiseSchedule::of(&spec.noise())?;
         let alpha_bar_last = *schedule.alpha_bars.last().expect("a schedule has timesteps");
         if spec.kernel == Kernel::Binomial {
             // Of bits that are as often 0 as 1; a decoder of bits has no floor.
@@ -190,12 +190,12 @@ fn preflight(grid: &Grid) -> Result<String, CliError> {
     let mut seen = HashMap::new();
     for run in &grid.runs {
         let d = &run.config.diffusion;
-        if seen.insert((d.schedule, d.timesteps, d.variance), ()).is_some() {
+        if seen.insert((format!("{:?}", d.noise()), d.variance), ()).is_some() {
             continue;
         }
         let p = Preflight::of(d, run.info.encoding)?;
         table.row(vec![
-            d.schedule.to_string(),
+            d.noise().to_string(),
             d.timesteps.to_string(),
             match d.kernel {
                 Kernel::Gaussian => d.variance.to_string(),
@@ -230,7 +230,7 @@ pub fn warnings(grid: &Grid) -> Result<Vec<String>, CliError> {
         if p.alpha_bar_last > 0.005 {
             add(format!(
                 "{} at T = {} leaves abar_T = {}: x_T is not noise, so samples start from the wrong distribution and L_T is {} bits/dim; linear_scaled keeps abar_T at any T",
-                d.schedule,
+                d.noise(),
                 d.timesteps,
                 short(p.alpha_bar_last),
                 short(p.prior)
@@ -239,7 +239,9 @@ pub fn warnings(grid: &Grid) -> Result<Vec<String>, CliError> {
         if let Some(floor) = p.floor.filter(|f| *f > 1.0) {
             add(format!(
                 "{} at T = {} with {} pays at least {floor:.2} bits/dim at t = 1 whatever the network; more timesteps, another schedule or learned_range lower it",
-                d.schedule, d.timesteps, d.variance
+                d.noise(),
+                d.timesteps,
+                d.variance
             ));
         }
     }

@@ -14,11 +14,14 @@ pub mod process;
 pub mod sampling;
 pub mod schedule;
 pub mod spec;
+pub mod timesteps;
 
 #[cfg(test)]
 mod binomial_enumeration_tests;
 #[cfg(test)]
 mod binomial_tests;
+#[cfg(test)]
+mod loss_tests;
 #[cfg(test)]
 mod tests;
 
@@ -28,6 +31,7 @@ pub use gaussian::{GaussianDiffusion, SampleTerms};
 pub use process::Diffusion;
 pub use schedule::{NoiseSchedule, ScheduleError};
 pub use spec::{
-    DecoderCdf, DiffusionSpec, FirstLogVariance, Kernel, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,
-    VarianceType,
+    DecoderCdf, DiffusionSpec, FirstLogVariance, Kernel, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, ScheduleSpec,
+    TimestepSampler, VarianceType,
 };
+pub use timesteps::TimestepSource;

@@ -64,12 +64,12 @@ impl Denoiser for MixtureOracle<'_> {
         let dims = self.diffusion.shape().dims();
         let channels = self.diffusion.shape().channels;
         let output_channels = self.diffusion.output_channels();
-        // Of a learned variance the oracle says its lower end, the posterior's.
-        output.fill(-1.0);
         for (i, t) in t.iter().enumerate() {
             let x: Vec<f64> = x_t[i * dims..(i + 1) * dims].iter().map(|&x| f64::from(x)).collect();
             let x0 = self.posterior_mean(*t, &x);
             let out = &mut output[i * dims / channels * output_channels..][..dims / channels * output_channels];
+            // Of a learned variance the oracle says the posterior's.
+            out.fill(self.diffusion.output_for_posterior_variance(*t) as f32);
             for j in 0..dims {
                 out[j / channels * output_channels + j % channels] = self.diffusion.output_for_x0(*t, x[j], x0[j]) as f32;
             }

@@ -12,8 +12,9 @@ use std::sync::Mutex;
 
 impl Trainer<'_> {
     /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
-    /// order, so neither depends on the number of threads.
-    pub(super) fn gradient(&self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
+    /// order, so neither depends on the number of threads. Each example's loss counts by how its t was drawn; the window
+    /// and the memory of the timesteps' losses get it as it is.
+    pub(super) fn gradient(&mut self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
         let source = self.batch_source();
         // On a GPU one large batch is faster, and bits are not promised there.
         let micro = if self.options.device.is_cuda() { indices.len() } else { self.config.train.micro_batch as usize };
@@ -41,6 +42,7 @@ impl Trainer<'_> {
                     let (dims, output_dims) = (shape.dims(), self.diffusion.output_dims());
                     let scale = 1.0 / self.config.train.batch_size as f64;
                     for (i, t) in batch.t.iter().enumerate() {
+                        let scale = scale * batch.weights[i];
                         let at = i * dims..(i + 1) * dims;
                         let out = i * output_dims..(i + 1) * output_dims;
                         let (sample_loss, sample) = self.diffusion.loss_and_gradient(
@@ -53,7 +55,7 @@ impl Trainer<'_> {
                             scale,
                             &mut slope[out],
                         );
-                        terms.push((*t, sample));
+                        terms.push((*t, sample, sample_loss));
                         loss += sample_loss * scale;
                     }
                     let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
@@ -67,10 +69,11 @@ impl Trainer<'_> {
         })?;
 
         let mut loss = 0.0;
-        for (terms, part) in parts {
-            terms.iter().for_each(|(t, terms)| window.push(*t, terms));
+        for (terms, part) in &parts {
+            terms.iter().for_each(|(t, terms, _)| window.push(*t, terms));
             loss += part;
         }
+        self.timesteps.record(parts.iter().flat_map(|(terms, _)| terms.iter().map(|(t, _, loss)| (*t, *loss))));
         Ok((sum.into_inner().expect("no thread panicked while adding").total, loss))
     }
 }
