@@ -54,7 +54,6 @@
 //! - \[SohlDickstein15\] Deep Unsupervised Learning using Nonequilibrium Thermodynamics, arXiv:1503.03585v8
 //! - \[Ho20\] Denoising Diffusion Probabilistic Models, arXiv:2006.11239v2
 //! - \[Nichol21\] Improved Denoising Diffusion Probabilistic Models, arXiv:2102.09672v1
-//! - \[Kingma21\] Variational Diffusion Models, arXiv:2107.00630v6
 //! - \[Hoogeboom21\] Argmax Flows and Multinomial Diffusion, arXiv:2102.05379v3
 //! - \[Austin21\] Structured Denoising Diffusion Models in Discrete State-Spaces, arXiv:2107.03006v3
 //! - \[Salimans22\] Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512v2 (v-prediction)
