@@ -119,32 +119,26 @@ fn undecided(config: &RunConfig, found: &mut Vec<Problem>) {
     let literals = RunConfig::literal_defaults();
     let (diffusion, loss) = (&config.diffusion, &config.loss);
     let log_snr = diffusion.schedule == ScheduleKind::LogSnrLinear;
+    let explicit = diffusion.schedule == ScheduleKind::Explicit;
     let (snr, p2) = (keys::has_snr_gamma(loss.weighting), loss.weighting == LossWeighting::P2);
-    for (key, decides, by, reason) in [
-        ("diffusion.gamma_min", log_snr, "diffusion.schedule", "for schedule \"logsnr_linear\" only"),
-        ("diffusion.gamma_max", log_snr, "diffusion.schedule", "for schedule \"logsnr_linear\" only"),
-        ("diffusion.betas", diffusion.schedule == ScheduleKind::Explicit, "diffusion.schedule", "for schedule \"explicit\" only"),
-        (
-            "loss.weighting",
-            loss.variant != LossVariant::Vlb || diffusion.kernel == Kernel::Binomial,
-            "loss.variant",
-            "not for loss \"vlb\": the bound has its own weights",
-        ),
-        ("loss.snr_gamma", snr, "loss.weighting", "for \"min_snr\" and \"soft_min_snr\" only"),
-        ("loss.p2_gamma", p2, "loss.weighting", "for \"p2\" only"),
-        ("loss.p2_k", p2, "loss.weighting", "for \"p2\" only"),
-        ("loss.rescale", loss.variant != LossVariant::Simple, "loss.variant", "loss \"simple\" has no term of the bound"),
+    let bound = loss.variant != LossVariant::Simple;
+    // Bits have no weights at all, which is told of the kernel.
+    let weighted = loss.variant != LossVariant::Vlb || diffusion.kernel == Kernel::Binomial;
+    for (key, decides, by, wanted, reason) in [
+        ("diffusion.gamma_min", log_snr, "diffusion.schedule", "\"logsnr_linear\"", "for schedule \"logsnr_linear\" only"),
+        ("diffusion.gamma_max", log_snr, "diffusion.schedule", "\"logsnr_linear\"", "for schedule \"logsnr_linear\" only"),
+        ("diffusion.betas", explicit, "diffusion.schedule", "\"explicit\"", "for schedule \"explicit\" only"),
+        ("loss.weighting", weighted, "loss.variant", "\"simple\" or \"hybrid\"", "the bound has its own weights"),
+        ("loss.snr_gamma", snr, "loss.weighting", "\"min_snr\" or \"soft_min_snr\"", "for \"min_snr\" and \"soft_min_snr\" only"),
+        ("loss.p2_gamma", p2, "loss.weighting", "\"p2\"", "for \"p2\" only"),
+        ("loss.p2_k", p2, "loss.weighting", "\"p2\"", "for \"p2\" only"),
+        ("loss.rescale", bound, "loss.variant", "\"vlb\" or \"hybrid\"", "loss \"simple\" has no term of the bound"),
     ] {
         let spec = keys::find(key).expect("the table names keys that exist: tested");
         if !decides && (spec.get)(config) != (spec.get)(&literals) {
-            let by_value = plain(&(keys::find(by).expect("as above").get)(config));
-            push(
-                found,
-                &[spec.key, by],
-                format!("`{key}` would do nothing beside {by} = \"{by_value}\""),
-                reason,
-                format!("leave `{key}` out"),
-            );
+            let beside = plain(&(keys::find(by).expect("as above").get)(config));
+            let message = format!("`{key}` would do nothing beside {by} = \"{beside}\"");
+            push(found, &[spec.key, by], message, reason, format!("{by} = {wanted}, or leave `{key}` out"));
         }
     }
 }

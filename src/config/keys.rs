@@ -247,7 +247,7 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
         "The probability that a bit redrawn by the Binomial kernel is 1. [SohlDickstein15]: 0.5; for the heartbeat 0.2.")
         .identity_where(is_binomial),
     key!(diffusion.schedule: ScheduleKind = lit("\"linear\""),
-        "The noise schedule; `ddpm-lab schedule KIND` prints it. What is defined by alpha_bar, and the last beta of \"jsd\" (which would be 1), is cut at beta = 0.999.")
+        "The noise schedule; `ddpm-lab schedule KIND` prints it. \"cosine\", \"sigmoid\", \"sqrt\", \"laplace\" and \"jsd\" (whose last beta would be 1) are cut at beta = 0.999.")
         .also(&["beta_schedule", "noise_schedule", "scheduler"]),
     key!(diffusion.timesteps: u32 = lit("1000"), "a whole number, at least 2", |t| *t >= 2, "T.")
         .also(&["num_timesteps", "num_train_timesteps", "diffusion_steps", "T", "num_diffusion_timesteps"]).short("timesteps"),

@@ -22,10 +22,10 @@ pub enum ScheduleError {
     #[error("-log SNR must rise from t = 1 to t = T, but goes from {first} to {last}")]
     GammaFalls { first: f64, last: f64 },
     /// `t` is 1-based.
-    #[error("alpha_bar at t = {t} is {alpha_bar:e}, below 1e-100: no arithmetic finds a signal there")]
+    #[error("alpha_bar at t = {t} is {alpha_bar:.2e}, below 1e-100: no arithmetic finds a signal there")]
     NoSignal { t: usize, alpha_bar: f64 },
     /// `t` is 1-based.
-    #[error("beta at t = {t} is {beta:e}, below 1e-12: double precision cannot tell alpha_bar there from the one before")]
+    #[error("beta at t = {t} is {beta:.2e}, below 1e-12: double precision cannot tell alpha_bar there from the one before")]
     NoNoise { t: usize, beta: f64 },
     #[error("at zero terminal SNR x_T is noise alone, so a prediction of epsilon says nothing of x_0 there")]
     EpsilonWithoutSignal,
@@ -450,9 +450,18 @@ mod tests {
         #[test]
         fn alpha_bar_falls_at_every_step_and_the_posterior_is_narrower_than_beta(spec in any_spec()) {
             let t = spec.timesteps;
-            let Ok(s) = NoiseSchedule::of(&spec) else {
-                prop_assert!(spec.kind == ScheduleKind::LinearScaled && t <= 20 || spec.kind == ScheduleKind::Warmup10 && t < 10);
-                return Ok(());
+            let s = match NoiseSchedule::of(&spec) {
+                Ok(s) => s,
+                Err(error) => {
+                    prop_assert!(match error {
+                        ScheduleError::BetaOutOfRange { .. } => spec.kind == ScheduleKind::LinearScaled && t <= 20,
+                        ScheduleError::Timesteps { .. } => spec.kind == ScheduleKind::Warmup10 && t < 10,
+                        // A line so flat that its steps are lost in rounding.
+                        ScheduleError::NoNoise { .. } => spec.kind == ScheduleKind::LogSnrLinear && spec.gamma.1 - spec.gamma.0 < 2.0,
+                        _ => false,
+                    }, "{error}");
+                    return Ok(());
+                }
             };
             prop_assert_eq!(s.timesteps(), t as usize);
             prop_assert_eq!(s.ends_without_signal(), spec.zero_terminal_snr);

@@ -55,7 +55,6 @@ impl BatchSource<'_> {
     pub fn draw(&self, step: u32, from: usize, indices: &[usize]) -> MicroBatch {
         let dims = self.diffusion.shape().dims();
         let n = indices.len();
-        let noises = self.noise_stream(step);
         let mut batch = MicroBatch {
             t: Vec::with_capacity(n),
             weights: Vec::with_capacity(n),
@@ -63,6 +62,7 @@ impl BatchSource<'_> {
             noise: vec![0.0; n * dims],
             x_t: vec![0.0; n * dims],
         };
+        self.diffusion.draw_noise(&self.noise_stream(step), from as u32, &mut batch.noise);
         for (i, index) in indices.iter().enumerate() {
             let sample = (from + i) as u32;
             let at = i * dims..(i + 1) * dims;
@@ -71,7 +71,6 @@ impl BatchSource<'_> {
                 data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
             }
             let (t, weight) = self.timestep(step, sample);
-            self.diffusion.draw_noise(&noises, sample, &mut batch.noise[at.clone()]);
             self.diffusion.q_sample(t, &batch.x_0[at.clone()], &batch.noise[at.clone()], &mut batch.x_t[at]);
             batch.t.push(t);
             batch.weights.push(weight);

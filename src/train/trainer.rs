@@ -165,6 +165,7 @@ impl<'a> Trainer<'a> {
             // 2. Draw the batch, run it forward and backward in micro-batches, average the gradients.
             let indices = self.batch_source().indices(step, &mut epoch);
             let (gradient, loss) = self.gradient(&weights, &indices, &mut window)?;
+            self.timesteps.record(window.take_losses());
 
             // 3. Clip, update, average the weights.
             let pool = &self.pool;

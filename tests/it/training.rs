@@ -204,7 +204,7 @@ fn timesteps_drawn_by_their_losses_go_on_to_the_same_bytes() {
     }
     assert!(interruptions >= 2, "the sweep was interrupted {interruptions} times");
     lab.ok(&["sweep", "tiny.toml"]);
-    for file in ["losses.parquet", "metrics.jsonl", "checkpoints/step-21.safetensors", "checkpoints/step-24.safetensors"] {
+    for file in ["losses.parquet", "metrics.jsonl", "checkpoints/step-24.safetensors"] {
         assert!(expected.bytes_of(file) == lab.bytes_of(file), "{file} differs after {interruptions} interruptions");
     }
     // The losses did decide: the draws are those of a uniform sampler up to the tenth of the rarest t, and others after it.
