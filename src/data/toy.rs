@@ -97,10 +97,10 @@ fn standardise(point: [f64; 2], mean: [f64; 2], variance: [f64; 2]) -> [f64; 2] 
 
 /// scikit-learn's `make_swiss_roll` without its middle axis: θ uniform on [3π/2, 9π/2], (θ cos θ, θ sin θ) + `noise` · ε.
 ///
-/// `swiss_roll` has noise 0.5, as is customary: a fat roll of differential entropy ENTROPY_FAT bits a point.
-/// [SohlDickstein15] scales a roll to variance 1 and states neither its noise nor its first β, both of which bound what can
-/// be reached; its K = 2.35 bits leaves room for a noise of 0.026 at most. `swiss_roll_2015` has 0.02, the largest round
-/// value below: entropy −ENTROPY_THIN bits a point, so no model has a K above ENTROPY_THIN (`tests/reference/swiss_roll.py`).
+/// `swiss_roll` has noise 0.5, as is customary. [SohlDickstein15] scales a roll to variance 1 and states neither its noise nor
+/// its first β, both of which bound what can be reached; its K = 2.35 bits a point leaves room for a noise of 0.0255 at most,
+/// and forty steps need a thinner one. `swiss_roll_2015` has 0.015: differential entropy −3.118 bits a point, so no model has a
+/// K above 3.118 (`tests/reference/swiss_roll.py`; the number of its forty steps is in `experiments/papers/sd15_swiss_roll.toml`).
 ///
 /// With a = 3π/2, b = 9π/2: E x = (a + b)/3π = 2, E y = 2/3π, E θ² = 9.75 π², E x² = E θ²/2 − 1/4, E y² = E θ²/2 + 1/4.
 fn swiss_roll(deviation: f64, u: f64, noise: [f64; 2]) -> [f64; 2] {

@@ -160,7 +160,7 @@ def main():
         return at, sum(step(snr[a], snr[b], table[b]) for a, b in zip(at, at[1:]))
 
     for gamma_1 in (-14.0, -13.0, -12.0, -11.0):
-        for gamma_t in (0.5, 2.0):
+        for gamma_t in (0.5, 2.0, 4.0):
             at, kl = line(round((gamma_1 - low) / grid), round((gamma_t - low) / grid))
             rest = kl + prior(alpha_bar(gammas[at[-1]]))
             beta = 1 - alpha_bar(gammas[at[0]])
