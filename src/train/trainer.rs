@@ -12,6 +12,7 @@ use crate::record::{Evaluation, Event, LossRow, Split};
 use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
 use candle_core::Device;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -57,7 +58,7 @@ pub struct Trainer<'a> {
     /// Where t is drawn from, with what it remembers of the losses.
     pub(super) timesteps: TimestepSource,
     pub(super) model: Model,
-    pub(super) pool: rayon::ThreadPool,
+    pub(super) pool: Arc<rayon::ThreadPool>,
     pub(super) emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
     pub(super) started: Instant,
     pub(super) last_progress: Option<(Instant, u32)>,
@@ -110,7 +111,7 @@ impl<'a> Trainer<'a> {
             timesteps: TimestepSource::new(config.train.timestep_sampler, diffusion.timesteps(), config.train.batch_size),
             diffusion,
             model,
-            pool,
+            pool: Arc::new(pool),
             emit: Box::new(emit),
             started: Instant::now(),
             last_progress: None,
@@ -124,7 +125,13 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// If the network, the device or the disk fails. What was checkpointed stays.
-    pub fn run(mut self) -> Result<Outcome, TrainError> {
+    pub fn run(self) -> Result<Outcome, TrainError> {
+        // Inside the pool from the start: handing each step's work over to it would cost a small network as much as a layer.
+        let pool = self.pool.clone();
+        pool.install(|| self.train())
+    }
+
+    fn train(mut self) -> Result<Outcome, TrainError> {
         let steps = self.config.train.steps;
         let (mut weights, mut window) = self.resume()?;
         let resumed = weights.step;
