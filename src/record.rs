@@ -193,6 +193,17 @@ pub struct Evaluation {
     /// Of the samples drawn at the end of training: with the last evaluation alone.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub samples: Option<SampleQuality>,
+    /// The whole bound of each evaluated example, in the order of the split: what differences between runs are paired by.
+    /// Of `test` alone; empty where a value is not finite, in `run.json`, and in what versions before it wrote.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub by_example: Vec<f64>,
+}
+
+impl Evaluation {
+    /// The same without the numbers of single examples.
+    pub fn summary(&self) -> Self {
+        Self { by_example: Vec::new(), ..self.clone() }
+    }
 }
 
 /// One axis of a sweep, with its values as the experiment file wrote them.

@@ -391,6 +391,7 @@ const READ_BY: &[(&str, &[ModelKind])] = &[
     ("model.patch", &[ModelKind::Transformer]),
     ("model.depth", &[ModelKind::Transformer]),
     ("model.mlp_ratio", &[ModelKind::Transformer]),
+    ("model.fourier", &[ModelKind::Mlp]),
     ("model.head_channels", &[ModelKind::UNet2d, ModelKind::Transformer]),
     ("model.norm_groups", &[ModelKind::UNet2d]),
     ("model.norm_eps", &[ModelKind::UNet2d, ModelKind::Transformer]),

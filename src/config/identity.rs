@@ -158,6 +158,7 @@ fn placeholder() -> RunConfig {
             patch: 0,
             depth: 0,
             mlp_ratio: 0,
+            fourier: 0,
             layers_per_block: 0,
             attention: Vec::new(),
             mid_attention: false,

@@ -522,6 +522,8 @@ fn limits_are_where_the_messages_say() {
         ("model = { kind = 'mlp', norm_groups = 8 }", "model = { kind = 'mlp', norm_groups = 4 }"),
         ("model = 'unet2d'", "model = { kind = 'unet2d', patch = 4 }"),
         ("model = 'unet2d'", "model = { kind = 'unet2d', mlp_ratio = 2 }"),
+        ("model = { kind = 'mlp', fourier = 12 }", "model = { kind = 'mlp', fourier = 13 }"),
+        ("model = 'unet2d'", "model = { kind = 'unet2d', fourier = 1 }"),
         ("model = { kind = 'transformer', patch = 8 }", "model = { kind = 'transformer', patch = 16 }"),
         ("model = { kind = 'transformer', patch = 1 }", "model = { kind = 'transformer', patch = 0 }"),
         ("model = { kind = 'transformer', depth = 128 }", "model = { kind = 'transformer', depth = 129 }"),

@@ -226,6 +226,9 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
         "Blocks of a transformer. The first and last ⌊(depth − 1) / 2⌋ are joined by long skips.").also(&["num_layers", "n_layer"]).identity_where(is_transformer),
     key!(model.mlp_ratio: u32 = lit("4"), COUNT, |n| *n > 0, "Width of the hidden layer in a transformer's blocks, in widths of the transformer.")
         .identity_where(is_transformer),
+    key!(model.fourier: u32 = lit("0"), "a whole number from 0 to 12", |n| *n <= 12,
+        "Octaves of sines and cosines of its inputs that an MLP sees beside them, for detail that is fine against the range of the data. [Kingma21, App. C]")
+        .also(&["fourier_features"]).identity_where(|c| c.model.fourier > 0),
     key!(model.head_channels: u32 = derived("transformer: the largest divisor of the width up to 64; unet2d: 0", fill_head_channels),
         "Channels of an attention head; 0 is one head over all channels.")
         .also(&["attention_head_dim", "num_head_channels"]),

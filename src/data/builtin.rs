@@ -34,7 +34,7 @@ const fn toy_set(name: &'static str, title: &'static str, credit: &'static str) 
     }
 }
 
-static BUILTINS: [Builtin; 8] = [
+static BUILTINS: [Builtin; 9] = [
     Builtin {
         name: "digits",
         title: "Optical Recognition of Handwritten Digits",
@@ -84,6 +84,7 @@ static BUILTINS: [Builtin; 8] = [
         license: "drawn by this program",
         credit: "after J. Sohl-Dickstein et al., 2015 (arXiv:1503.03585)",
     },
+    toy_set("swiss_roll_2015", "Thin swiss roll in the plane", "after J. Sohl-Dickstein et al., 2015 (arXiv:1503.03585)"),
 ];
 
 /// Every built-in set, in the order of `data list`.

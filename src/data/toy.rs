@@ -22,6 +22,7 @@ named_enum! {
         TwoMoons = "two_moons",
         Checkerboard = "checkerboard",
         GaussianMixture = "gaussian_mixture",
+        SwissRoll2015 = "swiss_roll_2015",
     }
 }
 
@@ -37,6 +38,8 @@ impl Toy {
             Toy::TwoMoons => 2,
             Toy::Checkerboard => 4,
             Toy::GaussianMixture => 6,
+            // 8 is that of the heartbeat's phases.
+            Toy::SwissRoll2015 => 10,
         }
     }
 }
@@ -68,7 +71,8 @@ struct Draw {
 impl Draw {
     fn point(&self, toy: Toy, i: u32) -> [f64; 2] {
         match toy {
-            Toy::SwissRoll => swiss_roll(self.uniform.uniform(i, 0), self.noise(i)),
+            Toy::SwissRoll => swiss_roll(0.5, self.uniform.uniform(i, 0), self.noise(i)),
+            Toy::SwissRoll2015 => swiss_roll(0.015, self.uniform.uniform(i, 0), self.noise(i)),
             Toy::TwoMoons => two_moons(self.uniform.below(i, 0, 2) == 1, self.uniform.uniform(i, 1), self.noise(i)),
             Toy::Checkerboard => checkerboard(self.uniform.below(i, 0, 8), [self.uniform.uniform(i, 1), self.uniform.uniform(i, 2)]),
             Toy::GaussianMixture => {
@@ -91,17 +95,21 @@ fn standardise(point: [f64; 2], mean: [f64; 2], variance: [f64; 2]) -> [f64; 2] 
     [(point[0] - mean[0]) / variance[0].sqrt(), (point[1] - mean[1]) / variance[1].sqrt()]
 }
 
-/// scikit-learn's `make_swiss_roll` without its middle axis: θ uniform on [3π/2, 9π/2], (θ cos θ, θ sin θ) + 0.5 ε.
-/// [SohlDickstein15] uses this roll, scaled to variance 1, and does not state its noise.
+/// scikit-learn's `make_swiss_roll` without its middle axis: θ uniform on [3π/2, 9π/2], (θ cos θ, θ sin θ) + `noise` · ε.
+///
+/// `swiss_roll` has noise 0.5, as is customary. [SohlDickstein15] scales a roll to variance 1 and states neither its noise nor
+/// its first β, both of which bound what can be reached; its K = 2.35 bits a point leaves room for a noise of 0.0255 at most,
+/// and forty steps need a thinner one. `swiss_roll_2015` has 0.015: differential entropy −3.118 bits a point, so no model has a
+/// K above 3.118 (`tests/reference/swiss_roll.py`; the number of its forty steps is in `experiments/papers/sd15_swiss_roll.toml`).
 ///
 /// With a = 3π/2, b = 9π/2: E x = (a + b)/3π = 2, E y = 2/3π, E θ² = 9.75 π², E x² = E θ²/2 − 1/4, E y² = E θ²/2 + 1/4.
-fn swiss_roll(u: f64, noise: [f64; 2]) -> [f64; 2] {
-    const NOISE: f64 = 0.5;
+fn swiss_roll(deviation: f64, u: f64, noise: [f64; 2]) -> [f64; 2] {
     let theta = 1.5 * PI * (1.0 + 2.0 * u);
     let mean = [2.0, 2.0 / (3.0 * PI)];
     let half_square = 4.875 * PI * PI;
-    let variance = [half_square - 0.25 - mean[0] * mean[0] + NOISE * NOISE, half_square + 0.25 - mean[1] * mean[1] + NOISE * NOISE];
-    standardise([theta * theta.cos() + NOISE * noise[0], theta * theta.sin() + NOISE * noise[1]], mean, variance)
+    let variance =
+        [half_square - 0.25 - mean[0] * mean[0] + deviation * deviation, half_square + 0.25 - mean[1] * mean[1] + deviation * deviation];
+    standardise([theta * theta.cos() + deviation * noise[0], theta * theta.sin() + deviation * noise[1]], mean, variance)
 }
 
 /// scikit-learn's `make_moons` with noise 0.05 and uniform angles: θ uniform on [0, π], (cos θ, sin θ) or
@@ -184,16 +192,17 @@ mod tests {
     fn stated_moments_are_those_of_the_formulas() {
         // The midpoint rule over the uniform variables; noise enters by its variance alone, so ±1 stands for it.
         let n = 20_000;
-        let mut rolls = vec![];
+        let (mut rolls, mut thin) = (vec![], vec![]);
         let mut moons = vec![];
         for k in 0..n {
             let u = (f64::from(k) + 0.5) / f64::from(n);
             for noise in [[1.0, 1.0], [-1.0, 1.0], [1.0, -1.0], [-1.0, -1.0]] {
-                rolls.push(swiss_roll(u, noise));
+                rolls.push(swiss_roll(0.5, u, noise));
+                thin.push(swiss_roll(0.015, u, noise));
                 moons.extend([two_moons(false, u, noise), two_moons(true, u, noise)]);
             }
         }
-        for set in [rolls, moons] {
+        for set in [rolls, thin, moons] {
             for d in 0..2 {
                 let mean = set.iter().map(|p| p[d]).sum::<f64>() / set.len() as f64;
                 let square = set.iter().map(|p| p[d] * p[d]).sum::<f64>() / set.len() as f64;
@@ -254,5 +263,5 @@ mod tests {
             .collect();
         assert_eq!(fingerprints, FINGERPRINTS);
     }
-    const FINGERPRINTS: [&str; 4] = ["dccd5b7525501ee8", "0f14265197f10151", "9267f8018562cfda", "d5a62bb9da576dee"];
+    const FINGERPRINTS: [&str; 5] = ["dccd5b7525501ee8", "0f14265197f10151", "9267f8018562cfda", "d5a62bb9da576dee", "403afcecea4545fb"];
 }

@@ -1,4 +1,5 @@
-//! The Binomial process against enumeration, finite differences, and the heartbeat whose entropy is known.
+//! The Binomial process against its definition, draws and finite differences; [`binomial_enumeration_tests`](super) has whole
+//! bounds.
 
 use super::binomial::BinomialDiffusion;
 use super::*;
@@ -8,7 +9,7 @@ use crate::units::Timestep;
 
 const BITS: Encoding = Encoding::Discrete { levels: 2 };
 
-fn spec(schedule: ScheduleKind, timesteps: u32, pi: f64) -> DiffusionSpec {
+pub(super) fn spec(schedule: ScheduleKind, timesteps: u32, pi: f64) -> DiffusionSpec {
     DiffusionSpec {
         kernel: Kernel::Binomial,
         binomial_pi: pi,
@@ -26,7 +27,7 @@ fn spec(schedule: ScheduleKind, timesteps: u32, pi: f64) -> DiffusionSpec {
     }
 }
 
-fn row(dims: usize) -> Shape {
+pub(super) fn row(dims: usize) -> Shape {
     Shape { height: 1, width: dims, channels: 1 }
 }
 

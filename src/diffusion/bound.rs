@@ -80,6 +80,8 @@ pub struct BoundEstimate {
     pub choice_variance: f64,
     /// The same of the excess.
     pub excess_choice_variance: f64,
+    /// The same one by one, in the order of the examples.
+    pub by_example: Vec<f64>,
     pub examples: u32,
     pub draws: u32,
 }
@@ -249,12 +251,14 @@ pub fn evaluate(
         values.filter(|x| x.is_finite()).for_each(|x| moments.push(x));
         moments
     };
+    let by_example: Vec<f64> = (0..count).map(|i| prior_terms[i] + whole.decoder[i] + whole.kl[i]).collect();
     Ok(BoundEstimate {
         timesteps,
         prior: moments(&mut prior_terms.iter().copied()),
         per_example_decoder: moments(&mut whole.decoder.iter().copied()),
         per_example_kl: moments(&mut whole.kl.iter().copied()),
-        per_example: moments(&mut (0..count).map(|i| prior_terms[i] + whole.decoder[i] + whole.kl[i])),
+        per_example: moments(&mut by_example.iter().copied()),
+        by_example,
         per_example_excess: moments(&mut whole.excess.iter().copied().take(if floors.is_empty() { 0 } else { count })),
         choice_variance: plan.choice_variance(&chosen),
         excess_choice_variance: if floors.is_empty() { f64::NAN } else { plan.choice_variance(&chosen_excess) },

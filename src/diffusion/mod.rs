@@ -21,6 +21,8 @@ pub mod timestep_plan;
 pub mod timesteps;
 
 #[cfg(test)]
+mod binomial_enumeration_tests;
+#[cfg(test)]
 mod binomial_tests;
 #[cfg(test)]
 mod loss_tests;

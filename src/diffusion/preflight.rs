@@ -62,6 +62,10 @@ impl Preflight {
                 Prediction::Epsilon => (1.0 - ab) / ab,
                 Prediction::X0 => mean_square,
                 Prediction::V => (1.0 - ab).powi(2) * mean_square + ab * (1.0 - ab),
+                Prediction::Mean => {
+                    let ratio = schedule.posterior_xt_coefs[i] / schedule.posterior_x0_coefs[i];
+                    (1.0 + ratio * ab.sqrt()).powi(2) * mean_square + ratio * ratio * (1.0 - ab)
+                }
             };
             // A variance channel at 0 is in the middle of its range.
             let log_variance = 0.5 * (low[i] + high[i]);
@@ -78,7 +82,7 @@ impl Preflight {
 
     /// What a careful reader would object to. `clipped` says whether evaluations clip x̂_0.
     pub fn warnings(&self, spec: &DiffusionSpec, loss: LossVariant, clipped: bool) -> Vec<String> {
-        let (schedule, timesteps) = (spec.schedule, spec.timesteps);
+        let (schedule, timesteps) = (spec.noise(), spec.timesteps);
         let mut out = Vec::new();
         if self.alpha_bar_last > 0.005 {
             out.push(format!(
@@ -136,20 +140,10 @@ fn short(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::{DecoderCdf, FirstLogVariance, ScheduleKind};
+    use crate::diffusion::ScheduleKind;
 
     fn spec(schedule: ScheduleKind, timesteps: u32, variance: VarianceType) -> DiffusionSpec {
-        DiffusionSpec {
-            kernel: Kernel::Gaussian,
-            binomial_pi: 0.5,
-            schedule,
-            timesteps,
-            prediction: Prediction::Epsilon,
-            variance,
-            first_log_variance: FirstLogVariance::Copy,
-            decoder_cdf: DecoderCdf::Tanh,
-            clip_x0: false,
-        }
+        DiffusionSpec::plain(schedule, timesteps, variance)
     }
 
     const IMAGES: Encoding = Encoding::Discrete { levels: 256 };

@@ -2,7 +2,9 @@
 //!
 //! Start at [`Mlp`]. Layer i computes `u = silu(W_i [h, e] + b_i)` and passes on `h + u` where the widths agree, `u` where
 //! they do not; `h` begins as the flattened example and `e = silu(A₂ silu(A₁ s + a₁) + a₂)` embeds the sinusoid `s` of the
-//! timestep. Joining `e` to `h` adds a learned map of it at every layer.
+//! timestep. Joining `e` to `h` adds a learned map of it at every layer. With `model.fourier = n` the sines and cosines of
+//! 2^k π x for k < n follow the example x in the first `h` [Kingma21, App. C]: a small network cannot make functions of x that
+//! bend a hundred times within its range, and the noise of a small t asks for them.
 
 use super::layers::{Builder, Dense, Start};
 use super::params::{ParamLayout, Params};
@@ -22,6 +24,7 @@ pub struct Mlp {
     out_channels: usize,
     sinusoid: Sinusoid,
     dropout: f64,
+    fourier: u32,
     time: [Dense; 2],
     hidden: Vec<Hidden>,
     output: Dense,
@@ -46,7 +49,7 @@ impl Mlp {
             b.dense("time_embedding.linear_1", (SINUSOID_WIDTH, embedding), 1, Start::Full),
             b.dense("time_embedding.linear_2", (embedding, embedding), 1, Start::Full),
         ];
-        let mut width = shape.dims();
+        let mut width = shape.dims() * (1 + 2 * spec.fourier as usize);
         let mut hidden = Vec::with_capacity(spec.channels.len());
         for (i, &next) in spec.channels.iter().enumerate() {
             let next = next as usize;
@@ -57,8 +60,8 @@ impl Mlp {
         let out = shape.height * shape.width * out_channels;
         let output = b.dense("output", (width, out), 1, Start::Zero);
         let (layout, flops) = b.finish();
-        let (sinusoid, dropout) = (Sinusoid::new(SINUSOID_WIDTH, spec.time_embedding), spec.dropout);
-        Ok(Self { shape, out_channels, sinusoid, dropout, time, hidden, output, layout, flops })
+        let (sinusoid, dropout, fourier) = (Sinusoid::new(SINUSOID_WIDTH, spec.time_embedding), spec.dropout, spec.fourier);
+        Ok(Self { shape, out_channels, sinusoid, dropout, fourier, time, hidden, output, layout, flops })
     }
 
     pub fn layout(&self) -> &ParamLayout {
@@ -78,7 +81,7 @@ impl Mlp {
         let s = self.sinusoid.of(t, x.dtype(), x.device())?;
         let e = self.time[0].forward(params, &s, Activation::Silu)?;
         let e = self.time[1].forward(params, &e, Activation::Silu)?;
-        let mut h = x.reshape((batch, self.shape.dims()))?;
+        let mut h = waves(&x.reshape((batch, self.shape.dims()))?, self.fourier)?;
         for (lane, layer) in (0..).zip(&self.hidden) {
             let mut u = layer.dense.forward(params, &ops::concat(&h, &e)?, Activation::Silu)?;
             if let Some(d) = dropout {
@@ -92,6 +95,18 @@ impl Mlp {
     pub fn forward_flops(&self) -> u64 {
         self.flops
     }
+}
+
+/// `[B, D]` to `[B, D (1 + 2 octaves)]`: x, then sin(2^k π x) for every k < octaves of each dimension, then the cosines.
+fn waves(x: &Tensor, octaves: u32) -> Result<Tensor> {
+    if octaves == 0 {
+        return Ok(x.clone());
+    }
+    let (batch, dims) = x.dims2()?;
+    let rates: Vec<f64> = (0..octaves).map(|k| f64::from(1u32 << k) * std::f64::consts::PI).collect();
+    let rates = Tensor::new(rates, x.device())?.to_dtype(x.dtype())?.reshape((1, 1, octaves as usize))?;
+    let angles = x.reshape((batch, dims, 1))?.broadcast_mul(&rates)?.reshape((batch, dims * octaves as usize))?;
+    ops::concat(&ops::concat(x, &angles.sin()?)?, &angles.cos()?)
 }
 
 #[cfg(test)]
@@ -111,6 +126,7 @@ mod tests {
             patch: 1,
             depth: 1,
             mlp_ratio: 1,
+            fourier: 0,
             layers_per_block: 1,
             attention: vec![],
             mid_attention: false,
@@ -167,6 +183,28 @@ mod tests {
                 assert!((slope - grad[i]).abs() < 1e-6, "parameter {i}: {} but {slope}", grad[i]);
             }
         }
+    }
+
+    #[test]
+    fn waves_follow_the_example_and_have_its_gradient() {
+        let x = random(&[3, 2], 1);
+        let (plain, seen) = (numbers(&x), numbers(&waves(&x, 3).unwrap()));
+        for i in 0..3 {
+            let row = &seen[i * 14..(i + 1) * 14];
+            assert_eq!(row[..2], plain[2 * i..2 * i + 2]);
+            for d in 0..2 {
+                for k in 0..3 {
+                    let angle = [1.0, 2.0, 4.0][k] * std::f64::consts::PI * plain[2 * i + d];
+                    assert!((row[2 + 3 * d + k] - angle.sin()).abs() < 1e-12 && (row[8 + 3 * d + k] - angle.cos()).abs() < 1e-12);
+                }
+            }
+        }
+        differences(&[x], |x| waves(&x[0], 3));
+        let model = Model::new(&ModelSpec { fourier: 4, ..spec(&[8, 8], Init::Torch) }, SHAPE, 2).unwrap();
+        assert_eq!(model.forward_flops(), 2 * (64 * 8 + 8 * 8 + (2 * 9 + 8) * 8 + (8 + 8) * 8 + 8 * 2));
+        let params = model.layout().tensors(&model.layout().init(3), &Device::Cpu, false).unwrap();
+        let y = model.forward(&params, &random(&[5, 1, 1, 2], 1).to_dtype(DType::F32).unwrap(), &steps(5), None).unwrap();
+        assert_eq!(y.dims(), [5, 1, 1, 2]);
     }
 
     #[test]

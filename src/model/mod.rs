@@ -68,6 +68,8 @@ pub struct ModelSpec {
     pub depth: u32,
     /// Width of the hidden layer in a transformer's blocks, in widths of the transformer.
     pub mlp_ratio: u32,
+    /// Octaves of sines and cosines of its inputs that an MLP sees beside them.
+    pub fourier: u32,
     pub layers_per_block: u32,
     /// Feature-map heights that carry attention, e.g. `[16]`; the middle block has its own switch.
     pub attention: Vec<u32>,

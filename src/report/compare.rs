@@ -2,8 +2,10 @@
 //!
 //! Start at [`Answer::of`]. Runs of one seed see the same noise in every cell, so differences are taken within a seed
 //! and averaged over seeds (paired); a difference is called resolved only where its 95 % interval leaves out 0.
-//! No claim is made from one seed. Intervals stand each for itself: no correction for their number.
+//! No claim is made from one seed. Intervals stand each for itself: no correction for their number. What pairing gains is
+//! told by two standard errors of every difference, over seeds and over the evaluated examples: [`Errors`].
 
+use super::pairing::Errors;
 use super::stats::Interval;
 use super::study::{Cell, Study, axis_title, shown, value_words};
 use super::text;
@@ -35,8 +37,12 @@ pub struct Comparison {
     pub b: String,
     /// Averaged over the other axes within each seed; n = 0 where no seed has them all.
     pub pooled: Interval,
+    /// Of the pooled difference.
+    pub errors: Errors,
     /// One per combination of the other axes; empty where there are none.
     pub strata: Vec<(String, Interval)>,
+    /// As long as `strata`.
+    pub strata_errors: Vec<Errors>,
     /// By how much the difference changes from the first stratum to each other one.
     pub interactions: Vec<(String, Interval)>,
     /// Of the pooled difference; `None` where the cells were not evaluated at the same timesteps.
@@ -220,7 +226,23 @@ fn compare(study: &Study, key: &str, a: &str, b: &str, strata: &Strata) -> Optio
         Vec::new()
     };
     let interactions = pairs.iter().zip(&differences).skip(1).map(|((name, ..), d)| (name.clone(), paired(&differences[0], d))).collect();
-    Some(Comparison { key: key.into(), a: a.into(), b: b.into(), pooled, strata, interactions, attribution: attribution(&pairs, &common) })
+    let cells: Vec<(&Cell, &Cell)> = pairs.iter().map(|(_, x, y)| (*x, *y)).collect();
+    let strata_errors = if strata.is_empty() {
+        Vec::new()
+    } else {
+        cells.iter().zip(&differences).map(|(pair, d)| Errors::of(&[*pair], d.keys())).collect()
+    };
+    Some(Comparison {
+        key: key.into(),
+        a: a.into(),
+        b: b.into(),
+        pooled,
+        errors: Errors::of(&cells, common.iter()),
+        strata,
+        strata_errors,
+        interactions,
+        attribution: attribution(&pairs, &common),
+    })
 }
 
 /// The pooled difference by t: averaged over the pairs within each seed.
@@ -292,6 +314,9 @@ impl Comparison {
                 format!("{title}: {} bits/dim, {verdict} (paired, n = {n} seeds{over}).", text::signed_plus_minus(d.mean, d.half))
             }
         };
+        if let Some(errors) = self.errors.sentence() {
+            said.push_str(&format!(" {errors}"));
+        }
         if let Some(a) = &self.attribution {
             said.push_str(&format!(" By t: {}.", a.sentence()));
         }

@@ -2,6 +2,8 @@
 //!
 //! Start at [`Interval::of`]. Every interval of a report is one of these: 95 %, two-sided, over n independent seeds.
 
+use crate::record::Moments;
+
 /// Confidence of every interval.
 pub const CONFIDENCE: f64 = 0.95;
 
@@ -50,6 +52,29 @@ impl Interval {
         }
         let deviation = self.half * (self.n as f64).sqrt() / t_quantile(self.n - 1);
         (2..=1000).find(|&n| t_quantile(n - 1) * deviation / (n as f64).sqrt() < self.mean.abs())
+    }
+}
+
+/// Two standard errors of one difference b − a of means over n units: of the pairs, and as it would be of two groups that
+/// have nothing in common. The paired one is the smaller by what the two share: s²(b − a) = s²(a) + s²(b) − 2 cov(a, b).
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct PairedError {
+    pub n: usize,
+    pub paired: f64,
+    pub unpaired: f64,
+}
+
+impl PairedError {
+    /// Of pairs (a, b); `None` below two of them, or where a value is not finite.
+    pub fn of(pairs: impl IntoIterator<Item = (f64, f64)>) -> Option<Self> {
+        let (mut a, mut b, mut difference) = (Moments::default(), Moments::default(), Moments::default());
+        for (x, y) in pairs {
+            a.push(x);
+            b.push(y);
+            difference.push(y - x);
+        }
+        let (paired, unpaired) = (difference.standard_error(), a.standard_error().hypot(b.standard_error()));
+        (paired.is_finite() && unpaired.is_finite()).then_some(Self { n: difference.n as usize, paired, unpaired })
     }
 }
 
@@ -119,6 +144,21 @@ mod tests {
         assert!((i.mean - 2.0).abs() < 1e-15 && (i.half - 4.302_652_730 / 3f64.sqrt()).abs() < 1e-8);
         assert!(!i.excludes_zero());
         assert!(Interval::of([1.0, 1.1, 0.9]).excludes_zero());
+    }
+
+    #[test]
+    fn a_paired_error_is_that_of_the_differences_and_the_unpaired_one_adds_the_variances() {
+        let e = PairedError::of([(1.0, 12.0), (2.0, 12.0), (3.0, 15.0)]).unwrap();
+        // s²(b − a) of 11, 10, 12 is 1; s²(a) = 1, s²(b) of 12, 12, 15 is 3.
+        assert_eq!(e.n, 3);
+        assert!((e.paired - (1.0f64 / 3.0).sqrt()).abs() < 1e-15 && (e.unpaired - (4.0f64 / 3.0).sqrt()).abs() < 1e-15, "{e:?}");
+        // What both have in full leaves nothing, and what they have against each other doubles.
+        let same = PairedError::of([(1.0, 3.0), (2.0, 4.0), (6.0, 8.0)]).unwrap();
+        assert!(same.paired == 0.0 && same.unpaired > 1.0, "{same:?}");
+        let against = PairedError::of([(1.0, -1.0), (2.0, -2.0), (3.0, -3.0)]).unwrap();
+        assert!((against.paired / against.unpaired - 2f64.sqrt()).abs() < 1e-12, "{against:?}");
+        assert_eq!(PairedError::of([(1.0, 2.0)]), None);
+        assert_eq!(PairedError::of([(1.0, 2.0), (f64::NAN, 2.0)]), None);
     }
 
     #[test]

@@ -6,6 +6,7 @@ use super::input::{RunData, SweepData};
 use super::stats::Interval;
 use super::theme::{Look, Looks, number};
 use crate::data::Encoding;
+use crate::diffusion::Kernel;
 use crate::record::{Evaluation, Split, Weights};
 use crate::store::{LossTable, RunState};
 use rayon::prelude::*;
@@ -183,6 +184,23 @@ impl<'a> Study<'a> {
     /// The unit of the bound.
     pub fn unit(&self) -> &'static str {
         if self.differential() { "bits/dim, differential" } else { "bits/dim" }
+    }
+
+    /// What `mse` measures: the noise or, under the Binomial kernel, the bits of x_0. Its name, and in words.
+    pub fn error_measure(&self) -> (&'static str, &'static str) {
+        let bits = |r: &RunData| r.kernel == Kernel::Binomial;
+        match (self.data.runs.iter().any(bits), self.data.runs.iter().all(bits)) {
+            (false, _) => ("ε-MSE", "mean squared error of the predicted noise"),
+            (true, true) => ("Brier score of x₀", "mean over bits of (x₀ − p̂)², with bits as 0 and 1 (Brier score)"),
+            (true, false) => (
+                "ε-MSE, of bits Brier score",
+                "mean squared error of the predicted noise or, of bits, of their predicted probability (Brier score)",
+            ),
+        }
+    }
+
+    pub fn error_name(&self) -> &'static str {
+        self.error_measure().0
     }
 
     /// How strong the bands of a panel are, so that those of many cells can lie over each other.
@@ -377,6 +395,20 @@ mod tests {
         let by_hand: f64 = cell.runs.iter().map(|r| r.terms.iter().find(|x| x.t == 17).unwrap().vb).sum::<f64>() / 3.0;
         let term = cell.terms.iter().find(|x| x.t == 17).unwrap();
         assert!((term.vb.mean - by_hand).abs() < 1e-15 && term.vb.n == 3);
+    }
+
+    #[test]
+    fn the_error_of_bits_has_its_own_name() {
+        let mut data = synthetic::sweep();
+        assert_eq!(Study::new(&data).error_name(), "ε-MSE");
+        data.runs[0].kernel = Kernel::Binomial;
+        assert!(Study::new(&data).error_name().contains("ε-MSE, of bits"));
+        data.runs.iter_mut().for_each(|r| r.kernel = Kernel::Binomial);
+        let study = Study::new(&data);
+        assert_eq!(study.error_name(), "Brier score of x₀");
+        let page =
+            crate::report::page::render(&study, &crate::report::Answer::of(&study), &crate::report::figures::draw_all(&study).unwrap());
+        assert!(page.contains("Brier score of x₀") && !page.contains("ε-MSE") && !page.contains("predicted noise"));
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! Start at [`ranking`]. Each function gives HTML; every text that comes from outside is escaped here.
 
 use super::compare::{Answer, Comparison};
+use super::pairing::Errors;
 use super::stats::Interval;
 use super::study::{Study, axis_title, shown};
 use super::text::{decimals_for, duration, escape, fixed, grouped, plus_minus, prose, signed_plus_minus};
@@ -101,7 +102,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             ("decoder", true),
             ("KL", true),
             ("prior", true),
-            ("ε-MSE", true),
+            (study.error_name(), true),
         ],
         &rows,
     )
@@ -109,7 +110,8 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
 
 /// Every axis value against the first one, pooled and by the other axes.
 pub fn comparisons(answer: &Answer) -> String {
-    let row = |c: &Comparison, by: &str, d: &Interval| {
+    let row = |c: &Comparison, by: &str, d: &Interval, errors: &Errors| {
+        let [seeds, examples] = errors.cells();
         vec![
             escape(&axis_title(&c.key)),
             escape(&c.title()),
@@ -117,18 +119,30 @@ pub fn comparisons(answer: &Answer) -> String {
             if d.n == 0 { "–".into() } else { signed_plus_minus(d.mean, d.half) },
             d.n.to_string(),
             verdict(d).into(),
+            seeds,
+            examples,
         ]
     };
     let mut rows = Vec::new();
     for c in &answer.comparisons {
-        rows.push(row(c, if c.strata.is_empty() { "–" } else { "averaged over all" }, &c.pooled));
-        for (name, d) in &c.strata {
-            rows.push(row(c, name, d));
+        rows.push(row(c, if c.strata.is_empty() { "–" } else { "averaged over all" }, &c.pooled, &c.errors));
+        for ((name, d), errors) in c.strata.iter().zip(&c.strata_errors) {
+            rows.push(row(c, name, d, errors));
         }
     }
     table(
-        "Differences along each axis in bits/dim, everything else equal, paired by seed; ± is the half-width of the 95 % t-interval, each by itself",
-        &[("axis", false), ("difference", false), ("other axes", false), ("bits/dim", true), ("n", true), ("", false)],
+        "Differences along each axis in bits/dim, everything else equal, paired by seed; ± is the half-width of the 95 % t-interval, each by itself. \
+         Standard errors: paired / as if the cells shared nothing, over seeds and over the evaluated examples",
+        &[
+            ("axis", false),
+            ("difference", false),
+            ("other axes", false),
+            ("bits/dim", true),
+            ("n", true),
+            ("", false),
+            ("s.e. over seeds", true),
+            ("s.e. over examples", true),
+        ],
         &rows,
     )
 }
@@ -153,7 +167,7 @@ pub fn runs(study: &Study) -> String {
         ("steps", true),
         ("bits/dim", true),
         ("± s.e. images", true),
-        ("ε-MSE", true),
+        (study.error_name(), true),
         ("time", true),
         ("id", false),
     ]);

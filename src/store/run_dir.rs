@@ -351,6 +351,20 @@ mod tests {
     }
 
     #[test]
+    fn bounds_of_single_examples_come_back_and_evaluations_of_before_they_were_told_still_read() {
+        let (_dir, run) = run_dir();
+        run.create("").unwrap();
+        let told = Evaluation { by_example: vec![3.1, 1.0 / 3.0, 2e-17], ..evaluation(60, 1.5) };
+        run.write_evaluations(&[told.clone(), told.summary()]).unwrap();
+        assert_eq!(run.read_evaluations().unwrap(), [told.clone(), told.summary()]);
+        // As versions wrote it that knew nothing of single examples; a summary still has that form.
+        let old = r#"{"split":"test","weights":"ema","step":60,"images":4,"timesteps":20,"draws":1,"bits_per_dim":1.5,"bits_per_dim_se":0.125,"prior":0.01,"kl":1.48,"decoder":0.01,"eps_mse":0.1,"n_nonfinite":0}"#;
+        assert_eq!(serde_json::to_string(&told.summary()).unwrap(), old);
+        std::fs::write(run.path().join("metrics.jsonl"), format!("{old}\n")).unwrap();
+        assert_eq!(run.read_evaluations().unwrap(), [told.summary()]);
+    }
+
+    #[test]
     fn a_manifest_torn_at_any_byte_is_an_error_that_names_it() {
         let (_dir, run) = run_dir();
         run.create("").unwrap();

@@ -28,6 +28,7 @@ pub(crate) fn evaluation(step: i64, bits_per_dim: f64) -> Evaluation {
         timestep_se: None,
         floor: None,
         samples: None,
+        by_example: Vec::new(),
     }
 }
 

@@ -66,8 +66,8 @@ impl Trainer<'_> {
             samples: self.quality.clone().filter(|_| split == Split::Test),
             ..summary_of(split, WeightsKind::Ema, step, &estimate)
         };
-        self.evaluations.push(evaluation.clone());
-        self.emit(Event::Evaluated { evaluation });
+        self.emit(Event::Evaluated { evaluation: evaluation.summary() });
+        self.evaluations.push(evaluation);
         Ok(true)
     }
 
@@ -150,5 +150,10 @@ pub fn summary_of(split: Split, weights: WeightsKind, step: i64, estimate: &Boun
         timestep_se: ((timesteps.round() as usize) > estimate.timesteps.len()).then(|| estimate.choice_error()),
         floor: estimate.floor().zip(estimate.excess()).map(|(bits_per_dim, (_, excess_se))| Floor { bits_per_dim, excess_se }),
         samples: None,
+        by_example: if split == Split::Test && estimate.by_example.iter().all(|x| x.is_finite()) {
+            estimate.by_example.clone()
+        } else {
+            Vec::new()
+        },
     }
 }

@@ -355,7 +355,7 @@ impl<'a> Trainer<'a> {
         let mut last: Vec<Evaluation> = Vec::new();
         for e in &self.evaluations {
             last.retain(|l| (l.split, l.weights) != (e.split, e.weights));
-            last.push(e.clone());
+            last.push(e.summary());
         }
         let now = (self.options.now)();
         let seconds = self.started.elapsed().as_secs_f64();

@@ -49,7 +49,13 @@ fn rows_add_up_to_the_bound_that_is_printed() {
             let weight: f64 = rows.iter().filter(|i| table.t[**i] > 0).map(|i| table.t_weight[*i]).sum();
             assert!((weight - 30.0).abs() < 1e-9, "the weights stand for every timestep");
             assert!(rows.iter().all(|i| table.weights[*i] == Weights::Ema));
+            // The test evaluation also tells its examples apart: pairs of runs are made of these.
+            let by_example = &evaluation.by_example;
+            assert_eq!(by_example.len(), if evaluation.split == Split::Test { 6 } else { 0 });
+            let mean = by_example.iter().sum::<f64>() / 6.0;
+            assert!(by_example.is_empty() || (mean - evaluation.bits_per_dim).abs() < 1e-9, "{evaluation:?}");
         }
+        assert!(run.manifest().unwrap().unwrap().evaluations.iter().all(|e| e.by_example.is_empty()), "run.json stays small");
         let last = run.read_evaluations().unwrap().pop().unwrap();
         assert!(listing.contains(&format!("{:.4} ± {:.4}", last.bits_per_dim, last.bits_per_dim_se)), "{listing}");
         // Every sample of every batch is in some window: 24 steps of 12.
@@ -296,4 +302,86 @@ fn points_train_and_are_drawn_as_points() {
         let last = run.read_evaluations().unwrap().pop().unwrap();
         assert!(last.bits_per_dim.is_finite() && last.images == 100);
     }
+}
+
+#[test]
+fn bits_train_and_are_reported() {
+    let lab = Lab::new();
+    let text = "seeds = [0, 1]\n[base]\ndata = \"heartbeat\"\ndiffusion = { kernel = \"binomial\", binomial_pi = 0.2, timesteps = 20 }\nmodel.channels = [32, 32]\n\
+                train = { steps = 300, batch_size = 64, lr = 3e-3, ema = 0.9 }\nlog.every = 10\neval = { every = 300, images = 50, test_images = 60 }\nsample.count = 20\n\
+                [grid]\nloss.variant = [\"simple\", \"vlb\"]\ndiffusion.schedule = [\"jsd\", \"cosine\"]\n";
+    lab.write("bits.toml", text);
+    assert!(lab.ok(&["plan", "bits.toml"]).contains("jsd"));
+    lab.ok(&["sweep", "bits.toml"]);
+    for run in stored(&lab) {
+        assert!(run.verify().unwrap().is_empty() && run.sample_path(300).is_file());
+        let evaluations = run.read_evaluations().unwrap();
+        // 5.99 bits/dim without training at T = 2000, log2(5)/20 = 0.116 at best.
+        let bits: Vec<f64> = evaluations.iter().map(|e| e.bits_per_dim).collect();
+        assert!(bits[0] > 0.5 && bits[bits.len() - 1] < 0.6 * bits[0] && bits[bits.len() - 1] > 0.116, "{bits:?}");
+        let table = read_losses(run.path()).unwrap();
+        // Of bits, `mse` is the Brier score and `x0_mse` the share of wrong ones: both between 0 and 1.
+        assert!(table.mse_mean.iter().chain(&table.x0_mse_mean).filter(|x| !x.is_nan()).all(|x| (0.0..=1.0).contains(x)));
+        // The decoder's last flips are those of one step: worth less than all others.
+        let last = evaluations.last().unwrap();
+        assert!(last.decoder < last.kl && last.prior >= 0.0, "{last:?}");
+    }
+    lab.ok(&["report", "bits"]);
+    let page = std::fs::read_to_string(lab.path("results/reports/bits/index.html")).unwrap();
+    for words in ["each bit of x_t is 1 with probability", "cosine − jsd", "over 60 examples ("] {
+        assert!(page.contains(words), "{words:?} is missing");
+    }
+    let said = lab.run(&[
+        "forward",
+        "heartbeat",
+        "--kernel",
+        "binomial",
+        "--pi",
+        "0.2",
+        "--schedule",
+        "jsd",
+        "--timesteps",
+        "50",
+        "--out",
+        "b.png",
+    ]);
+    assert_eq!(said.code, 0, "{said:?}");
+    assert_eq!(lab.run(&["forward", "digits", "--kernel", "binomial"]).code, 2, "17 levels are no bits");
+}
+
+#[test]
+fn cells_of_a_seed_share_images_noise_and_timesteps() {
+    // A network that stays at zero shows what it was given: ε itself as the error of ε, x_0 as that of x_0.
+    let lab = Lab::new();
+    let text = "seeds = [0, 1]\n[base]\ndiffusion.timesteps = 8\nmodel = { channels = [8, 16], layers_per_block = 1, norm_groups = 4 }\n\
+                train = { steps = 6, batch_size = 12, micro_batch = 4, lr = 1e-12 }\nlog.every = 3\n\
+                eval = { every = 0, images = 2, test_images = 2 }\nsample.count = 0\n\
+                [grid]\ndiffusion.prediction = [\"epsilon\", \"x0\"]\ndiffusion.schedule = [\"linear\", \"cosine\"]\nloss.variant = [\"simple\", \"vlb\"]\n";
+    lab.write("pairs.toml", text);
+    lab.ok(&["sweep", "pairs.toml"]);
+    let mut seen = std::collections::BTreeMap::new();
+    for run in stored(&lab) {
+        let (name, config) = (run.slug().to_owned(), run.config_text().unwrap());
+        let prediction = if config.contains("prediction = \"x0\"") { "x0" } else { "epsilon" };
+        let seed = i32::from(config.contains("seeds = [1]"));
+        let table = read_losses(run.path()).unwrap();
+        let rows: Vec<(i64, u32, u32, f64)> = (0..table.t.len())
+            .filter(|i| table.split[*i] == Split::Train)
+            .map(|i| (table.step[i], table.t[i], table.n[i], if prediction == "x0" { table.x0_mse_mean[i] } else { table.mse_mean[i] }))
+            .collect();
+        assert!(rows.len() > 8, "{name}");
+        seen.entry((prediction, seed)).or_insert_with(Vec::new).push((name, rows));
+    }
+    assert_eq!(seen.values().map(Vec::len).collect::<Vec<_>>(), [4, 4, 4, 4], "{:?}", seen.keys());
+    for cells in seen.values() {
+        for (name, rows) in &cells[1..] {
+            assert_eq!(rows.len(), cells[0].1.len(), "{name}");
+            for (a, b) in rows.iter().zip(&cells[0].1) {
+                assert_eq!((a.0, a.1, a.2), (b.0, b.1, b.2), "{name}: the timesteps of a batch");
+                assert!((a.3 - b.3).abs() < 1e-5, "{name} and {}: {a:?} {b:?}", cells[0].0);
+            }
+        }
+    }
+    let first = |seed| &seen[&("epsilon", seed)][0].1;
+    assert_ne!(first(0), first(1), "another seed draws anew");
 }

@@ -15,6 +15,7 @@ fn spec(width: u32, patch: u32, depth: u32) -> ModelSpec {
         patch,
         depth,
         mlp_ratio: 2,
+        fourier: 0,
         layers_per_block: 1,
         attention: vec![],
         mid_attention: false,

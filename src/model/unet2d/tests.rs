@@ -14,6 +14,7 @@ fn spec(channels: &[u32]) -> ModelSpec {
         patch: 1,
         depth: 1,
         mlp_ratio: 1,
+        fourier: 0,
         layers_per_block: 1,
         attention: vec![],
         mid_attention: true,

@@ -11,9 +11,9 @@ use crate::report::theme::tint;
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let has = |of: fn(&RunView) -> bool| study.cells.iter().flat_map(|c| &c.runs).any(of);
     let curves: Vec<Curve> = [
-        (has(|r| r.train.iter().any(|p| p.1.is_finite()))).then_some(Curve {
+        (has(|r| r.train.iter().any(|p| p.1.is_finite()))).then(|| Curve {
             name: "train_eps_mse",
-            heading: "Training ε-MSE".into(),
+            heading: format!("Training {}", study.error_name()),
             of: |r| &r.train,
         }),
         (has(|r| r.val.iter().any(|p| p.1.is_finite()))).then(|| Curve {
@@ -40,7 +40,8 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         what.push(match curve.name {
             "train_eps_mse" => {
                 format!(
-                    "training ε-MSE, mean over the samples of each logging window and so over t as training draws it, no smoothing ({axis})"
+                    "training {}, mean over the samples of each logging window and so over t as training draws it, no smoothing ({axis})",
+                    study.error_name()
                 )
             }
             _ => format!("the whole bound on the validation images, in {} ({axis})", study.unit()),

@@ -17,7 +17,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let halves = place.columns(2, 28.0);
     let heading = format!("Term of the bound ({})", study.unit());
     let hidden = panel(study, &mut scene, halves[0], &heading, |t| t.vb, true);
-    panel(study, &mut scene, halves[1], "ε-MSE", |t| t.mse, false);
+    panel(study, &mut scene, halves[1], study.error_name(), |t| t.mse, false);
     let mut csv =
         Csv::new(&["cell", "t", "term", "t_weight", "n", "vb_mean", "vb_low", "vb_high", "eps_mse_mean", "eps_mse_low", "eps_mse_high"]);
     for (_, cell) in study.with_results() {
@@ -50,10 +50,11 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         title: "The bound's terms by timestep".into(),
         caption: format!(
             "Final evaluation ({}), both axes logarithmic. Left: the contribution of each timestep to the bound in {}; the dot at t = 1 is the decoder, \
-             −log p(x₀ | x₁), all others are Kullback–Leibler terms; the prior term is not shown. Right: mean squared error of the predicted noise. \
+             −log p(x₀ | x₁), all others are Kullback–Leibler terms; the prior term is not shown. Right: {}. \
              Lines are means over seeds ({}). {}.{hidden}",
             metric.words(),
             study.unit(),
+            study.error_measure().1,
             study.seeds_words(),
             study.band_words()
         ),
