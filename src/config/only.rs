@@ -77,19 +77,11 @@ fn choice(reader: &mut Reader<'_>, text: &str, runs: &[GridRun]) -> Option<(Of, 
     };
     let key_span = trim(text, 0..key.len());
     let name = &text[key_span.clone()];
-    let axes = || -> Vec<&str> {
-        let mut axes: Vec<&str> = Vec::new();
-        for (key, _) in runs.iter().flat_map(|run| &run.axes) {
-            if !axes.contains(&key.as_str()) {
-                axes.push(key);
-            }
-        }
-        axes
-    };
+    let axes = axes(runs);
     let Some(of) = Of::find(name) else {
-        let labels = axes().into_iter().filter_map(keys::find).map(keys::label);
-        let near = suggest::nearest(name, axes().into_iter().chain(labels)).map(|near| format!("did you mean `{near}`?"));
-        let help = near.or_else(|| (!axes().is_empty()).then(|| format!("the axes are {}", listed(&axes()))));
+        let labels = axes.iter().filter_map(|key| keys::find(key)).map(keys::label);
+        let near = suggest::nearest(name, axes.iter().copied().chain(labels)).map(|near| format!("did you mean `{near}`?"));
+        let help = near.or_else(|| (!axes.is_empty()).then(|| format!("the axes are {}", listed(&axes))));
         reader.fault(format!("there is no axis `{name}`"), key_span, "no such axis", help);
         return None;
     };
@@ -118,4 +110,15 @@ fn choice(reader: &mut Reader<'_>, text: &str, runs: &[GridRun]) -> Option<(Of, 
         return None;
     }
     Some((of, values))
+}
+
+/// The axes that the runs are on.
+fn axes(runs: &[GridRun]) -> Vec<&str> {
+    let mut axes: Vec<&str> = Vec::new();
+    for (key, _) in runs.iter().flat_map(|run| &run.axes) {
+        if !axes.contains(&key.as_str()) {
+            axes.push(key);
+        }
+    }
+    axes
 }
