@@ -18,7 +18,7 @@
 //! | 1 | [`optim`] | AdamW, averaging, clipping: one pass over flat buffers |
 //! | 1 | [`data`] | embedded sets, toys, HDF5, importers, pictures of examples |
 //! | 2 | [`config`] | experiment file → grid → complete [`config::RunConfig`] with its identity |
-//! | 3 | [`train`] | the loop, checkpoints, the device |
+//! | 3 | [`train`] | the loop, checkpoints, trained runs read back, the floor of their loss, the device |
 //! | 3 | [`store`] | the results folder: atomic files, locks, Parquet |
 //! | 4 | [`sweep`] | what is left to do, one process per run, progress, signals |
 //! | 4 | [`report`] | figures, comparison, the HTML page |
@@ -57,11 +57,18 @@
 //! - \[Hoogeboom21\] Argmax Flows and Multinomial Diffusion, arXiv:2102.05379v3
 //! - \[Austin21\] Structured Denoising Diffusion Models in Discrete State-Spaces, arXiv:2107.03006v3
 //! - \[Salimans22\] Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512v2 (v-prediction)
+//! - \[Kingma21\] Variational Diffusion Models, arXiv:2107.00630
+//! - \[Choi22\] Perception Prioritized Training of Diffusion Models, arXiv:2204.00227
+//! - \[Li22\] Diffusion-LM Improves Controllable Text Generation, arXiv:2205.14217
+//! - \[Hang23\] Efficient Diffusion Training via Min-SNR Weighting Strategy, arXiv:2303.09556
+//! - \[Lin24\] Common Diffusion Noise Schedules and Sample Steps are Flawed, arXiv:2305.08891
+//! - \[Crowson24\] Scalable High-Resolution Pixel-Space Image Synthesis with Hourglass Diffusion Transformers, arXiv:2401.11605
 //! - \[Jabri22\] Scalable Adaptive Computation for Iterative Generation, arXiv:2212.11972v2 (sigmoid schedule)
 //! - \[Bao23\] All are Worth Words: A ViT Backbone for Diffusion Models, arXiv:2209.12152v4 (U-ViT)
 //! - \[Ba16\] Layer Normalization, arXiv:1607.06450v1
 //! - \[Loshchilov19\] Decoupled Weight Decay Regularization, arXiv:1711.05101v3
 //! - \[Lavin15\] Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308v2
+//! - \[Gretton12\] A Kernel Two-Sample Test, JMLR 13 (2012)
 //! - \[Salmon11\] Parallel Random Numbers: As Easy as 1, 2, 3, SC'11
 
 pub mod cli;

@@ -55,7 +55,7 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
     };
     let cells = cells(&store, args.sweep.as_deref())?;
     let named = runs.iter().any(|run| cells.contains_key(run.id()));
-    let mut head = vec!["run", "state", ">step", ">bits/dim ± s.e.", "on", ">time"];
+    let mut head = vec!["run", "state", ">step", ">bits/dim ± s.e.", "on", ">SWD", ">time"];
     head.extend(named.then_some("cell"));
     head.push("configuration");
     let mut table = Table::new(&head);
@@ -88,6 +88,7 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
             or_dash(manifest.as_ref().map(|m| format!("{}/{}", m.step, m.steps))),
             or_dash(result.map(bits)),
             or_dash(result.map(|e| e.split.to_string())),
+            or_dash(result.and_then(|e| Some(format!("{:.4}", e.samples.as_ref()?.sliced_wasserstein)))),
             or_dash(manifest.as_ref().map(|m| duration(m.volatile.seconds))),
         ];
         if named {
@@ -179,6 +180,22 @@ pub fn show(args: &ShowArgs) -> Result<i32, CliError> {
             ]);
         }
         text += &format!("\n{}", table.render("  "));
+    }
+    if let Some(e) = manifest.as_ref().and_then(final_evaluation) {
+        if let Some(floor) = &e.floor {
+            text += &format!(
+                "\n  The exact denoiser of this data has {:.4} bits/dim on the same draws: {:.4} ± {:.4} are left to gain.\n",
+                floor.bits_per_dim,
+                e.bits_per_dim - floor.bits_per_dim,
+                floor.excess_se
+            );
+        }
+        if let Some(q) = &e.samples {
+            text += &format!(
+                "\n  {} samples against {} test examples: sliced Wasserstein {:.4} ± {:.4} (as many training examples: {:.4}), MMD² {:.5} ± {:.5}\n",
+                q.samples, q.data, q.sliced_wasserstein, q.sliced_wasserstein_se, q.sliced_wasserstein_of_data, q.mmd2, q.mmd2_se
+            );
+        }
     }
     text += &format!("\n{}", run.config_text()?);
     print(&text);

@@ -146,7 +146,7 @@ fn build_literal_defaults() -> RunConfig {
 }
 
 fn placeholder() -> RunConfig {
-    use super::run::{Dtype, EvalSpec, EvalTimesteps, LogSpec, OptimizerKind, SampleSpec, TrainSpec};
+    use super::run::{Dtype, EvalSpec, EvalTimesteps, FloorChoice, LogSpec, OptimizerKind, SampleSpec, TrainSpec};
     use crate::data::{AxisOrder, DataSpec};
     use crate::diffusion::*;
     use crate::model::{Init, ModelKind, ModelSpec, TimeEmbedding};
@@ -174,13 +174,25 @@ fn placeholder() -> RunConfig {
             binomial_pi: 0.5,
             schedule: ScheduleKind::Linear,
             timesteps: 0,
+            gamma_min: 0.0,
+            gamma_max: 0.0,
+            betas: Vec::new(),
+            zero_terminal_snr: false,
             prediction: Prediction::Epsilon,
             variance: VarianceType::FixedLarge,
             first_log_variance: FirstLogVariance::Copy,
             decoder_cdf: DecoderCdf::Tanh,
             clip_x0: false,
         },
-        loss: LossSpec { variant: LossVariant::Simple, weighting: LossWeighting::Constant, vlb_weight: 0.0 },
+        loss: LossSpec {
+            variant: LossVariant::Simple,
+            weighting: LossWeighting::Constant,
+            snr_gamma: 0.0,
+            p2_gamma: 0.0,
+            p2_k: 0.0,
+            vlb_weight: 0.0,
+            rescale: true,
+        },
         train: TrainSpec {
             steps: 0,
             batch_size: 0,
@@ -197,7 +209,7 @@ fn placeholder() -> RunConfig {
             dtype: Dtype::F32,
         },
         log: LogSpec { every: 0 },
-        eval: EvalSpec { every: 0, images: 0, timesteps: EvalTimesteps::All, test_images: 0, draws: 0 },
+        eval: EvalSpec { every: 0, images: 0, timesteps: EvalTimesteps::All, test_images: 0, draws: 0, floor: FloorChoice::Auto },
         sample: SampleSpec { count: 0, every: 0 },
         seed: 0,
     }

@@ -79,8 +79,11 @@ fn choice(reader: &mut Reader<'_>, text: &str, runs: &[GridRun]) -> Option<(Of, 
     let name = &text[key_span.clone()];
     let axes = axes(runs);
     let Some(of) = Of::find(name) else {
-        let labels = axes.iter().filter_map(|key| keys::find(key)).map(keys::label);
-        let near = suggest::nearest(name, axes.iter().copied().chain(labels)).map(|near| format!("did you mean `{near}`?"));
+        let mut names = axes.clone();
+        for spec in axes.iter().filter_map(|key| keys::find(key)) {
+            names.push(keys::label(spec));
+        }
+        let near = suggest::nearest(name, names.into_iter()).map(|near| format!("did you mean `{near}`?"));
         let help = near.or_else(|| (!axes.is_empty()).then(|| format!("the axes are {}", listed(&axes))));
         reader.fault(format!("there is no axis `{name}`"), key_span, "no such axis", help);
         return None;

@@ -3,24 +3,25 @@
 use super::TrainError;
 use super::trainer::Trainer;
 use super::window::Window;
-use crate::model::{Dropout, ParamLayout, Params};
+use crate::model::Dropout;
+use crate::ops::{Gradients, Places};
 use crate::optim::Weights;
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
 
 impl Trainer<'_> {
     /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
-    /// order, so neither depends on the number of threads.
+    /// order, so neither depends on the number of threads. Each example's loss counts by how its t was drawn; the window
+    /// gets it as it is.
     pub(super) fn gradient(&self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
         let source = self.batch_source();
         // On a GPU one large batch is faster, and bits are not promised there.
         let micro = if self.options.device.is_cuda() { indices.len() } else { self.config.train.micro_batch as usize };
         let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
-        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()] });
-        let layout = self.model.layout();
+        let places = self.model.layout().places(&params);
+        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()], spare: Vec::new() });
 
         let parts: Vec<(Vec<_>, f64)> = self.pool.install(|| {
             indices
@@ -43,6 +44,7 @@ impl Trainer<'_> {
                     let (dims, output_dims) = (shape.dims(), self.diffusion.output_dims());
                     let scale = 1.0 / self.config.train.batch_size as f64;
                     for (i, t) in batch.t.iter().enumerate() {
+                        let scale = scale * batch.weights[i];
                         let at = i * dims..(i + 1) * dims;
                         let out = i * output_dims..(i + 1) * output_dims;
                         let (sample_loss, sample) = self.diffusion.loss_and_gradient(
@@ -55,12 +57,13 @@ impl Trainer<'_> {
                             scale,
                             &mut slope[out],
                         );
-                        terms.push((*t, sample));
+                        terms.push((*t, sample, sample_loss));
                         loss += sample_loss * scale;
                     }
                     let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
-                    let gradients = (output * slope)?.sum_all()?.backward()?;
-                    sum.lock().expect("no thread panics while adding").add(m, gradients, layout, &params)?;
+                    let buffer = sum.lock().expect("no thread panics while adding").spare.pop().unwrap_or_default();
+                    let gradients = places.collect(&(output * slope)?.sum_all()?, buffer)?;
+                    sum.lock().expect("no thread panics while adding").add(m, gradients, &places)?;
                     Ok((terms, loss))
                 })
                 .collect::<Result<_, candle_core::Error>>()
@@ -68,7 +71,7 @@ impl Trainer<'_> {
 
         let mut loss = 0.0;
         for (terms, part) in parts {
-            terms.iter().for_each(|(t, terms)| window.push(*t, terms));
+            terms.iter().for_each(|(t, terms, loss)| window.push(*t, terms, *loss));
             loss += part;
         }
         Ok((sum.into_inner().expect("no thread panicked while adding").total, loss))
@@ -78,15 +81,17 @@ impl Trainer<'_> {
 /// Gradients added in the order of their micro-batches, whichever comes first.
 struct OrderedSum {
     next: usize,
-    waiting: BTreeMap<usize, GradStore>,
+    waiting: BTreeMap<usize, Gradients>,
     total: Vec<f32>,
+    /// Buffers of micro-batches that are in the sum.
+    spare: Vec<Vec<f32>>,
 }
 
 impl OrderedSum {
-    fn add(&mut self, index: usize, part: GradStore, layout: &ParamLayout, params: &Params) -> candle_core::Result<()> {
+    fn add(&mut self, index: usize, part: Gradients, places: &Places) -> candle_core::Result<()> {
         self.waiting.insert(index, part);
         while let Some(part) = self.waiting.remove(&self.next) {
-            layout.add_gradients(params, &part, &mut self.total)?;
+            self.spare.push(places.sum(part, &mut self.total)?);
             self.next += 1;
         }
         Ok(())

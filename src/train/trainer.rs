@@ -1,17 +1,19 @@
 //! The loop.
 
 use super::batch::BatchSource;
+use super::floor::Floors;
 use super::window::Window;
 use super::{TrainError, checkpoint};
 use crate::config::RunConfig;
 use crate::data::{self, Dataset};
-use crate::diffusion::{Diffusion, Kernel};
+use crate::diffusion::{Diffusion, Kernel, TimestepSource};
 use crate::model::Model;
 use crate::optim::{AdamW, Weights};
-use crate::record::{Evaluation, Event, LossRow, Split};
+use crate::record::{Evaluation, Event, LossRow, SampleQuality, Split};
 use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
 use candle_core::Device;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -54,8 +56,10 @@ pub struct Trainer<'a> {
     pub(super) slug: String,
     pub(super) dataset: Dataset,
     pub(super) diffusion: Diffusion,
+    /// Where t is drawn from, with what it remembers of the losses.
+    pub(super) timesteps: TimestepSource,
     pub(super) model: Model,
-    pub(super) pool: rayon::ThreadPool,
+    pub(super) pool: Arc<rayon::ThreadPool>,
     pub(super) emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
     pub(super) started: Instant,
     pub(super) last_progress: Option<(Instant, u32)>,
@@ -63,10 +67,35 @@ pub struct Trainer<'a> {
     /// All rows so far, in the order of the file.
     pub(super) rows: Vec<LossRow>,
     pub(super) evaluations: Vec<Evaluation>,
+    pub(super) floors: Floors,
+    /// Of the final samples.
+    pub(super) quality: Option<SampleQuality>,
 }
 
 /// Seconds between two progress events.
 pub(super) const PROGRESS_EVERY: f64 = 0.25;
+
+/// What names a run in every row of its table.
+pub fn columns_of(config: &RunConfig, data: &str) -> RunColumns {
+    RunColumns {
+        run_id: config.id().to_string(),
+        slug: config.slug(),
+        schedule: config.diffusion.schedule.to_string(),
+        loss: config.loss.variant.to_string(),
+        prediction: config.diffusion.prediction.to_string(),
+        variance: match config.diffusion.kernel {
+            Kernel::Gaussian => config.diffusion.variance.to_string(),
+            // Bits have no variance of their own: the kernel's name says what the reverse step is.
+            Kernel::Binomial => config.diffusion.kernel.to_string(),
+        },
+        model: config.model.kind.to_string(),
+        data: data.to_owned(),
+        timesteps: config.diffusion.timesteps,
+        batch_size: config.train.batch_size,
+        lr: config.train.lr,
+        seed: config.seed,
+    }
+}
 
 impl<'a> Trainer<'a> {
     /// Loads the data and builds the network. The caller holds the lock of `dir`.
@@ -99,21 +128,24 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(Self {
+            floors: Floors::new(config, &diffusion),
             run_id: config.id().to_string(),
             slug: config.slug(),
             config,
             dir,
             options,
             dataset,
+            timesteps: TimestepSource::new(config.train.timestep_sampler, diffusion.timesteps(), config.train.batch_size),
             diffusion,
             model,
-            pool,
+            pool: Arc::new(pool),
             emit: Box::new(emit),
             started: Instant::now(),
             last_progress: None,
             previous,
             rows: Vec::new(),
             evaluations: Vec::new(),
+            quality: None,
         })
     }
 
@@ -121,10 +153,17 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// If the network, the device or the disk fails. What was checkpointed stays.
-    pub fn run(mut self) -> Result<Outcome, TrainError> {
+    pub fn run(self) -> Result<Outcome, TrainError> {
+        // Inside the pool from the start: handing each step's work over to it would cost a small network as much as a layer.
+        let pool = self.pool.clone();
+        pool.install(|| self.train())
+    }
+
+    fn train(mut self) -> Result<Outcome, TrainError> {
         let steps = self.config.train.steps;
         let (mut weights, mut window) = self.resume()?;
         let resumed = weights.step;
+        self.measure_floor();
         let mut epoch = None;
         let adamw = self.adamw();
         self.emit(Event::Started {
@@ -162,6 +201,7 @@ impl<'a> Trainer<'a> {
             // 2. Draw the batch, run it forward and backward in micro-batches, average the gradients.
             let indices = self.batch_source().indices(step, &mut epoch);
             let (gradient, loss) = self.gradient(&weights, &indices, &mut window)?;
+            self.timesteps.record(window.take_losses());
 
             // 3. Clip, update, average the weights.
             let pool = &self.pool;
@@ -203,6 +243,7 @@ impl<'a> Trainer<'a> {
         BatchSource {
             dataset: &self.dataset,
             diffusion: &self.diffusion,
+            timesteps: &self.timesteps,
             seed: self.config.seed as u64,
             batch_size: self.config.train.batch_size as usize,
             flip: self.config.data.flip,
@@ -212,7 +253,7 @@ impl<'a> Trainer<'a> {
     /// Writes the open window's rows and its line of `timing.jsonl`.
     fn close_window(&mut self, window: &mut Window, step: u32) -> Result<(), TrainError> {
         let loss = window.mean_loss();
-        self.rows.extend(window.close(i64::from(step)));
+        self.rows.extend(self.floors.beside(window.close(i64::from(step))));
         let seconds = self.started.elapsed().as_secs_f64();
         self.dir.append_timing(&serde_json::json!({"step": step, "loss": loss, "seconds": seconds}).to_string())?;
         Ok(())
@@ -245,13 +286,16 @@ impl<'a> Trainer<'a> {
     fn restore(&mut self, step: u32, path: &Path) -> Result<(Weights, Window), String> {
         let describe = |error: StoreError| error.to_string();
         let bytes = fs::read(path).map_err(describe)?;
-        let (weights, window) = checkpoint::decode(self.model.layout(), &self.run_id, self.diffusion.timesteps(), &bytes)?;
+        let (weights, window, losses) = checkpoint::decode(self.model.layout(), &self.run_id, self.diffusion.timesteps(), &bytes)?;
         if weights.step != step {
             return Err(format!("it holds step {}", weights.step));
         }
         let kept = |split, at: i64| split != Split::Test && at <= i64::from(step);
         let rows = read_rows(self.dir.path()).map_err(describe)?;
         let evaluations = self.dir.read_evaluations().map_err(describe)?;
+        if !self.timesteps.restore(losses.as_deref()) {
+            return Err("its losses by timestep are not those of this run's sampler".to_owned());
+        }
         self.evaluations = evaluations.into_iter().filter(|e| kept(e.split, e.step)).collect();
         // The rows of an evaluation count once its line is there; else it is made again.
         let evaluated = |r: &LossRow| r.split == Split::Train || self.evaluations.iter().any(|e| (e.split, e.step) == (r.split, r.step));
@@ -271,7 +315,7 @@ impl<'a> Trainer<'a> {
     /// Rows and evaluations first, then the checkpoint that makes them count.
     fn checkpoint(&mut self, weights: &Weights, window: &Window) -> Result<(), TrainError> {
         self.write_results()?;
-        let bytes = checkpoint::encode(self.model.layout(), &self.run_id, weights, window)
+        let bytes = checkpoint::encode(self.model.layout(), &self.run_id, weights, window, self.timesteps.save().as_deref())
             .map_err(|e| TrainError::Checkpoint { path: self.dir.checkpoint_path(weights.step), reason: e.to_string() })?;
         fs::write_atomic(&self.dir.checkpoint_path(weights.step), &bytes)?;
         if !self.options.keep {
@@ -290,33 +334,14 @@ impl<'a> Trainer<'a> {
     /// Keeps what was finite, says where it ended: update `step + 1` could not be made.
     fn diverge(&mut self, window: &mut Window, step: u32) -> Result<Outcome, TrainError> {
         let bad = step + 1;
-        self.rows.extend(window.close(i64::from(bad)));
+        self.rows.extend(self.floors.beside(window.close(i64::from(bad))));
         self.write_results()?;
         self.write_manifest(Status::Diverged, Some(format!("the gradient of step {bad} was not finite")), step, Some(bad))?;
         Ok(Outcome::Diverged { step: bad })
     }
 
     fn write_results(&self) -> Result<(), TrainError> {
-        let config = self.config;
-        let columns = RunColumns {
-            run_id: self.run_id.clone(),
-            slug: self.slug.clone(),
-            schedule: config.diffusion.schedule.to_string(),
-            loss: config.loss.variant.to_string(),
-            prediction: config.diffusion.prediction.to_string(),
-            variance: match config.diffusion.kernel {
-                Kernel::Gaussian => config.diffusion.variance.to_string(),
-                // Bits have no variance of their own: the kernel's name says what the reverse step is.
-                Kernel::Binomial => config.diffusion.kernel.to_string(),
-            },
-            model: config.model.kind.to_string(),
-            data: self.dataset.name.clone(),
-            timesteps: config.diffusion.timesteps,
-            batch_size: config.train.batch_size,
-            lr: config.train.lr,
-            seed: config.seed,
-        };
-        write_losses(self.dir.path(), &columns, &self.rows)?;
+        write_losses(self.dir.path(), &columns_of(self.config, &self.dataset.name), &self.rows)?;
         Ok(self.dir.write_evaluations(&self.evaluations)?)
     }
 
