@@ -55,9 +55,11 @@
 //! - \[Ho20\] Denoising Diffusion Probabilistic Models, arXiv:2006.11239v2
 //! - \[Nichol21\] Improved Denoising Diffusion Probabilistic Models, arXiv:2102.09672v1
 //! - \[Hoogeboom21\] Argmax Flows and Multinomial Diffusion, arXiv:2102.05379v3
+//! - \[Song21\] Denoising Diffusion Implicit Models, arXiv:2010.02502v4
 //! - \[Austin21\] Structured Denoising Diffusion Models in Discrete State-Spaces, arXiv:2107.03006v3
 //! - \[Salimans22\] Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512v2 (v-prediction)
 //! - \[Jabri22\] Scalable Adaptive Computation for Iterative Generation, arXiv:2212.11972v2 (sigmoid schedule)
+//! - \[Lugmayr22\] RePaint: Inpainting using Denoising Diffusion Probabilistic Models, arXiv:2201.09865v4
 //! - \[Bao23\] All are Worth Words: A ViT Backbone for Diffusion Models, arXiv:2209.12152v4 (U-ViT)
 //! - \[Ba16\] Layer Normalization, arXiv:1607.06450v1
 //! - \[Loshchilov19\] Decoupled Weight Decay Regularization, arXiv:1711.05101v3

@@ -70,7 +70,27 @@ impl NoiseSchedule {
         Self::from_betas(kind, betas)
     }
 
-    fn from_betas(kind: ScheduleKind, betas: Vec<f64>) -> Result<Self, ScheduleError> {
+    /// The schedule over the timesteps `kept` alone, ascending: β'_k = 1 − ᾱ_{t_k} / ᾱ_{t_{k−1}}. [Nichol21, §4]
+    ///
+    /// # Errors
+    /// If fewer than two are kept, or they do not ascend.
+    pub fn respaced(&self, kept: &[Timestep]) -> Result<Self, ScheduleError> {
+        if kept.len() < 2 {
+            return Err(ScheduleError::TooShort { timesteps: kept.len() as u32 });
+        }
+        let mut before = 1.0;
+        let betas = kept.iter().map(|t| {
+            let alpha_bar = self.alpha_bars[t.index()];
+            1.0 - alpha_bar / std::mem::replace(&mut before, alpha_bar)
+        });
+        Self::from_betas(self.kind, betas.collect())
+    }
+
+    /// The schedule of these betas.
+    ///
+    /// # Errors
+    /// If a beta is not strictly between 0 and 1.
+    pub(super) fn from_betas(kind: ScheduleKind, betas: Vec<f64>) -> Result<Self, ScheduleError> {
         // The comparison also rejects NaN.
         if let Some(i) = betas.iter().position(|beta| !(0.0 < *beta && *beta < 1.0)) {
             return Err(ScheduleError::BetaOutOfRange { t: i + 1, beta: betas[i] });
