@@ -5,11 +5,15 @@
 mod data;
 mod error;
 mod inspect;
+mod mask;
 mod output;
 mod plan;
+mod posterior;
 mod report;
 mod runs;
+mod sample;
 mod sweep;
+mod trained;
 mod worker;
 
 pub use error::{CliError, exit};
@@ -47,6 +51,10 @@ enum Command {
     Ls(runs::LsArgs),
     /// Show one run: configuration, state, results, files.
     Show(runs::ShowArgs),
+    /// Draw from a trained run: samples, their way from noise, between latents, there and back.
+    Sample(sample::SampleArgs),
+    /// Fill in what is hidden of test examples, or take their noise away, under a trained run.
+    Posterior(posterior::PosteriorArgs),
     /// Print every coefficient of a noise schedule, one row per timestep.
     Schedule(inspect::ScheduleArgs),
     /// Draw data being noised: a strip of images at chosen timesteps.
@@ -118,6 +126,8 @@ pub fn main() -> i32 {
         Command::Report(args) => report::report(args),
         Command::Ls(args) => runs::ls(args),
         Command::Show(args) => runs::show(args),
+        Command::Sample(args) => sample::sample(args),
+        Command::Posterior(args) => posterior::posterior(args),
         Command::Schedule(args) => inspect::schedule(args),
         Command::Forward(args) => inspect::forward(args),
         Command::Data(command) => data::run(command),

@@ -12,6 +12,7 @@ pub mod figures;
 pub mod input;
 pub mod load;
 pub mod page;
+pub mod sheet;
 pub mod stats;
 pub mod study;
 #[cfg(test)]

@@ -11,10 +11,12 @@ mod evaluation;
 mod gradient;
 mod network;
 mod samples;
+mod trained;
 mod trainer;
 mod window;
 
 pub use device::{DeviceChoice, instruction_set};
 pub use error::TrainError;
 pub use network::Network;
+pub use trained::TrainedRun;
 pub use trainer::{Outcome, RunOptions, Trainer};

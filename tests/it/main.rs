@@ -4,4 +4,5 @@ mod architecture;
 mod commands;
 mod lab;
 mod readme;
+mod sampling;
 mod training;

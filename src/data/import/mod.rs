@@ -11,6 +11,8 @@ mod folder;
 mod mnist;
 mod npy;
 
+pub(super) use folder::decode;
+
 use super::hdf5::{Attribute, H5Writer};
 use super::{DataError, Shape, idx};
 use image::DynamicImage;

@@ -1,0 +1,71 @@
+//! A run's network, taken from its newest checkpoint: what sampling and evaluation after the fact start from.
+
+use super::{Network, TrainError, checkpoint, samples};
+use crate::config::RunConfig;
+use crate::data::{self, DataError, Dataset};
+use crate::diffusion::Diffusion;
+use crate::model::Model;
+use crate::optim::Weights;
+use crate::record;
+use crate::store::{RunDir, fs};
+use candle_core::Device;
+
+/// A run as far as it was trained.
+pub struct TrainedRun {
+    pub config: RunConfig,
+    pub dataset: Dataset,
+    pub diffusion: Diffusion,
+    model: Model,
+    weights: Weights,
+}
+
+impl TrainedRun {
+    /// The newest checkpoint of `dir` that is whole, with the data the run was trained on.
+    ///
+    /// # Errors
+    /// If there is no such checkpoint, or the data are gone or others.
+    pub fn load(dir: &RunDir, config: RunConfig) -> Result<Self, TrainError> {
+        let dataset = data::load(&config.data)?;
+        let diffusion = Diffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
+        let model = Model::new(&config.model, dataset.info.shape, diffusion.output_channels())?;
+        let run_id = config.id().to_string();
+        let mut reason = "the run has none yet".to_owned();
+        let mut path = dir.path().join("checkpoints");
+        for (_, checkpoint) in dir.checkpoints()?.into_iter().rev() {
+            let bytes = fs::read(&checkpoint)?;
+            match checkpoint::decode(model.layout(), &run_id, diffusion.timesteps(), &bytes) {
+                Ok((weights, _)) => return Ok(Self { config, dataset, diffusion, model, weights }),
+                Err(why) => {
+                    tracing::warn!("the checkpoint {} cannot be used: {why}", checkpoint.display());
+                    (reason, path) = (why, checkpoint);
+                }
+            }
+        }
+        Err(TrainError::Checkpoint { path, reason })
+    }
+
+    /// Optimizer updates behind the weights.
+    pub fn step(&self) -> u32 {
+        self.weights.step
+    }
+
+    /// The network with the weights of that kind.
+    ///
+    /// # Errors
+    /// If the device refuses them.
+    pub fn network(&self, weights: record::Weights, device: &Device) -> Result<Network<'_>, TrainError> {
+        let flat = match weights {
+            record::Weights::Raw => &self.weights.raw,
+            record::Weights::Ema => &self.weights.ema,
+        };
+        Ok(Network::new(&self.model, flat, self.dataset.info.shape, device)?)
+    }
+
+    /// The PNG bytes of samples, as the run itself draws them.
+    ///
+    /// # Errors
+    /// If the picture cannot be encoded.
+    pub fn picture(&self, samples: &[f32]) -> Result<Vec<u8>, DataError> {
+        samples::picture(&self.dataset, samples)
+    }
+}
