@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | 0 | [`named`] [`units`] [`rng`] [`simd`] [`record`] | enums with names; 1-based timesteps; the only randomness; loops at full width; the vocabulary of results |
 //! | 1 | [`ops`] | differentiable operations with their own backward, NHWC, one file each |
-//! | 1 | [`diffusion`] | schedules, the Gaussian and the Binomial process, losses, the bound, samplers, closed-form denoisers: host slices, no tensors |
+//! | 1 | [`diffusion`] | schedules, the Gaussian and the Binomial process, losses, the bound, samplers, posteriors, closed-form denoisers: host slices, no tensors |
 //! | 1 | [`model`] | parameters by name, the U-Net, the transformer, the MLP |
 //! | 1 | [`optim`] | AdamW, averaging, clipping: one pass over flat buffers |
 //! | 1 | [`data`] | embedded sets, toys, HDF5, importers, pictures of examples |

@@ -79,7 +79,6 @@ pub fn posterior(args: &PosteriorArgs) -> Result<i32, CliError> {
     let truth = trained.test(args.count);
     let network = trained.network()?;
     let mut seen = Seen { hidden: vec![true; shape.dims()], observed: truth.clone(), samples: Vec::new(), truth, draws };
-    let walk = |sampler| Walk { steps: &trained.steps, sampler, seed: trained.seed, frames: &[], stop: &GO };
     let count = seen.truth.len() / shape.dims() * draws;
     let mut said = format!("{}\n", trained.describe());
     if let Some(mask) = &args.inpaint {
@@ -97,7 +96,7 @@ pub fn posterior(args: &PosteriorArgs) -> Result<i32, CliError> {
             args.method,
             args.rounds
         );
-        let samples = walk(Sampler::Posterior(&condition)).draw(&network, count)?.x;
+        let samples = walk(&trained, Sampler::Posterior(&condition)).draw(&network, count)?.x;
         seen.samples = samples;
     }
     if let Some(deviation) = args.denoise {
@@ -111,7 +110,7 @@ pub fn posterior(args: &PosteriorArgs) -> Result<i32, CliError> {
             Method::Sd15 => {
                 let condition = Condition { factor: Factor::Noisy { observed: &seen.observed, deviation }, draws, rounds: 1 };
                 said += &format!("denoising, sigma = {deviation}, method sd15\n");
-                walk(Sampler::Posterior(&condition)).draw(&network, count)?.x
+                walk(&trained, Sampler::Posterior(&condition)).draw(&network, count)?.x
             }
             Method::Renoise => {
                 let Some((from, x)) = from_observation(&trained.steps, &seen.observed, deviation, draws, trained.seed) else {
@@ -121,7 +120,7 @@ pub fn posterior(args: &PosteriorArgs) -> Result<i32, CliError> {
                     ));
                 };
                 said += &format!("denoising, sigma = {deviation}, method renoise: from t = {} down\n", trained.steps.timesteps[from]);
-                walk(Sampler::Ancestral).descend(&network, x, from)?.x
+                walk(&trained, Sampler::Ancestral).descend(&network, x, from)?.x
             }
         };
         seen.samples = samples;
@@ -135,6 +134,10 @@ pub fn posterior(args: &PosteriorArgs) -> Result<i32, CliError> {
     }
     print(&said);
     Ok(exit::DONE)
+}
+
+fn walk<'a>(trained: &'a Trained, sampler: Sampler<'a>) -> Walk<'a> {
+    Walk { steps: &trained.steps, sampler, seed: trained.seed, frames: &[], stop: &GO }
 }
 
 /// Refuses what cannot be.
@@ -200,7 +203,7 @@ fn errors(trained: &Trained, seen: &Seen, denoised: bool) -> String {
         if m.n > 1 { format!("{} ± {}", short(m.mean), short(m.standard_error())) } else { short(m.mean) }
     };
     let name = if denoised { ">mean squared error" } else { ">mean squared error of what is hidden" };
-    let mut table = Table::new(if bits { &["", name, ">wrong bits"][..] } else { &["", name][..] });
+    let mut table = Table::new(&["", name, ">wrong bits"][..if bits { 3 } else { 2 }]);
     for (label, squared, flipped) in &rows {
         let mut cells = vec![label.clone(), with_error(squared)];
         if bits {

@@ -132,13 +132,13 @@ fn a_factor_that_knows_its_t_gives_the_exact_posterior() {
     let mut gradient = [0.0; 2];
     for t in [0, 1, 300, 1000] {
         factor.log_r(0, t, &x, &mut gradient);
-        for j in 0..2 {
+        for (j, slope) in gradient.iter().enumerate() {
             let at = |h: f64| {
                 let mut moved = x;
                 moved[j] += h;
                 factor.log_r(0, t, &moved, &mut [0.0; 2])
             };
-            assert!((gradient[j] - (at(1e-5) - at(-1e-5)) / 2e-5).abs() < 1e-8, "t = {t}, {j}");
+            assert!((slope - (at(1e-5) - at(-1e-5)) / 2e-5).abs() < 1e-8, "t = {t}, {j}");
         }
     }
     let n = 3000;
@@ -277,9 +277,9 @@ fn bits_of_a_heartbeat_are_filled_in() {
     let x = walk(&steps, Sampler::Posterior(&condition)).draw(&oracle, n).unwrap().x;
     let shares: Vec<f64> = (0..5).map(|p| share(&x, p)).collect();
     assert!(shares[0] == 0.0 && shares[1] == 0.0 && shares.iter().sum::<f64>() > 0.9, "{shares:?}");
-    for p in 2..5 {
-        let all: f64 = shares.iter().sum();
-        within(shares[p] / all, 1.0 / 3.0, (0.222 / n as f64).sqrt(), "a phase that is left");
+    let all: f64 = shares.iter().sum();
+    for share in &shares[2..] {
+        within(share / all, 1.0 / 3.0, (0.222 / n as f64).sqrt(), "a phase that is left");
     }
 
     // Bits seen through noise: the posterior of a lone bit is c d / (c d + (1 − c)(1 − d)).

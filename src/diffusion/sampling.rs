@@ -208,12 +208,12 @@ impl Walk<'_> {
         d.p_mean_variance(at, x, output, step);
         match self.sampler {
             Sampler::Ddim(ddim) => {
-                for j in 0..x.len() {
-                    let eps = ddim_epsilon(d, &ddim, at, j, x[j], output, step);
-                    let (alpha_bar, before) = (d.schedule.alpha_bars[index], before(d, &ddim, index));
-                    let variance = if index == 0 { 0.0 } else { ddim.variance(alpha_bar, before) };
+                let (alpha_bar, before) = (d.schedule.alpha_bars[index], before(d, &ddim, index));
+                let variance = if index == 0 { 0.0 } else { ddim.variance(alpha_bar, before) };
+                for (j, x) in x.iter_mut().enumerate() {
+                    let eps = ddim_epsilon(d, &ddim, at, j, *x, output, step);
                     let mean = before.sqrt() * step.x0[j] + (1.0 - before - variance).max(0.0).sqrt() * eps;
-                    x[j] = (mean + variance.sqrt() * f64::from(noise[j])) as f32;
+                    *x = (mean + variance.sqrt() * f64::from(noise[j])) as f32;
                 }
                 return;
             }
@@ -260,10 +260,10 @@ impl Walk<'_> {
                 let (alpha_bar, before) = (d.schedule.alpha_bars[index], before(d, ddim, index));
                 for (x, output) in x.chunks_exact_mut(dims).zip(output.chunks_exact(output_dims)) {
                     d.p_mean_variance(at, x, output, &mut step);
-                    for j in 0..dims {
-                        let eps = ddim_epsilon(d, ddim, at, j, x[j], output, &step);
-                        let x0 = (f64::from(x[j]) - (1.0 - before).sqrt() * eps) / before.sqrt();
-                        x[j] = (alpha_bar.sqrt() * x0 + (1.0 - alpha_bar).sqrt() * eps) as f32;
+                    for (j, x) in x.iter_mut().enumerate() {
+                        let eps = ddim_epsilon(d, ddim, at, j, *x, output, &step);
+                        let x0 = (f64::from(*x) - (1.0 - before).sqrt() * eps) / before.sqrt();
+                        *x = (alpha_bar.sqrt() * x0 + (1.0 - alpha_bar).sqrt() * eps) as f32;
                     }
                 }
             }

@@ -11,13 +11,16 @@ mod folder;
 mod mnist;
 mod npy;
 
-pub(super) use folder::decode;
-
 use super::hdf5::{Attribute, H5Writer};
 use super::{DataError, Shape, idx};
 use image::DynamicImage;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
+
+/// A picture file, upright.
+pub(super) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
+    folder::decode(path)
+}
 
 /// What to import, and how.
 #[derive(Clone, Debug, PartialEq)]
