@@ -9,6 +9,7 @@
 //!   is observed, the mean of the other comes out 0.76 of what it should be and its variance is 0.495 in place of 0.36.
 //!   Going over each step again ([`Condition::rounds`]) does mend that: 0.96 and 0.386 with 5 rounds, 1.00 and 0.362 with 50
 //!   (T = 1000, linear schedule).
+//!   Of a heartbeat whose first five bits are seen, the rest comes out whole in 70 of 100 samples, in 96 with 10 rounds (T = 200).
 //! - Letting what is observed enter at each step's own noise ([`Factor::Renoise`]) has more bias there, not less (0.62 and 0.496;
 //!   0.92 and 0.386 with 5 rounds).
 //! - Denoising pulls each x_t, which is √ᾱ_t x_0 and noise, towards the observation of x_0: for a standard normal seen with

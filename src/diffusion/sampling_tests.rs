@@ -232,16 +232,18 @@ fn ddim_samples_follow_the_mixture_and_are_inverted_the_better_the_more_steps() 
         }
         let latents = w.encode(&oracle, &Ddim::new(0.0), &data).unwrap();
         let back = w.decode(&oracle, latents.clone()).unwrap().x;
-        let error = back.iter().zip(&data).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / data.len() as f64;
-        errors.push(error.sqrt());
+        let mut off: Vec<f64> = back.iter().zip(&data).map(|(a, b)| f64::from(a - b).abs()).collect();
+        off.sort_by(f64::total_cmp);
+        errors.push(off[off.len() / 2]);
         if count == 300 {
             let mut all = Moments::default();
             latents.iter().for_each(|x| all.push((*x).into()));
+            assert!(off[off.len() - 1] < 0.2, "the worst is {}", off[off.len() - 1]);
             assert!(all.mean.abs() < 0.2 && (all.variance() - 1.0).abs() < 0.25, "latents are noise: {all:?}");
         }
     }
-    // Halving the step halves the error, once it is small; the root mean square of what comes back.
-    assert!(errors.windows(2).all(|e| e[0] > 1.8 * e[1]) && errors[3] < 0.02, "{errors:?}");
+    // The median: with few steps, a point between the components may come back at the other one.
+    assert!(errors.windows(2).all(|e| e[0] > 1.8 * e[1]) && errors[3] < 0.01, "{errors:?}");
 }
 
 #[test]
