@@ -4,6 +4,7 @@
 //! only knowledge of time is for progress and `timing.jsonl`.
 
 mod batch;
+mod bench;
 mod checkpoint;
 mod device;
 mod error;
@@ -15,7 +16,8 @@ mod trained;
 mod trainer;
 mod window;
 
-pub use device::{DeviceChoice, instruction_set};
+pub use bench::{BenchOptions, Timing, bench};
+pub use device::{DeviceChoice, ONE_THREAD, instruction_set, no_threads_but_ours};
 pub use error::TrainError;
 pub use network::Network;
 pub use trained::TrainedRun;
