@@ -249,7 +249,7 @@ fn interpolation_picture(trained: &Trained, decoded: &[f32]) -> Result<Vec<u8>, 
         pictures: pair.chunks_exact(shape.dims()).map(|x| picture::contact_sheet([x], shape, 1)).collect(),
         apart: false,
     };
-    let head = (0..BETWEEN).map(|i| (short(i as f64 / (BETWEEN - 1) as f64), 1)).collect();
+    let head = (0..BETWEEN).map(|i| (format!("{:.1}", i as f64 / (BETWEEN - 1) as f64), 1)).collect();
     let rows = decoded.chunks_exact(BETWEEN * shape.dims()).map(row).collect();
     Ok(Sheet { blocks: vec![Block { title: "From one latent (0) to another (1)".to_owned(), head, rows }] }.png()?)
 }
