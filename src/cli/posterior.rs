@@ -3,7 +3,7 @@
 use super::mask::Mask;
 use super::output::{Table, print, short};
 use super::sample::pairs;
-use super::trained::{Array, Trained, TrainedArgs, write_file, write_hdf5};
+use super::trained::{Array, Opened, TrainedArgs, write_file, write_hdf5};
 use super::{CliError, exit};
 use crate::data::hdf5::ArrayValues;
 use crate::data::{Encoding, picture};
@@ -136,12 +136,12 @@ pub fn posterior(args: &PosteriorArgs) -> Result<i32, CliError> {
     Ok(exit::DONE)
 }
 
-fn walk<'a>(trained: &'a Trained, sampler: Sampler<'a>) -> Walk<'a> {
+fn walk<'a>(trained: &'a Opened, sampler: Sampler<'a>) -> Walk<'a> {
     Walk { steps: &trained.steps, sampler, seed: trained.seed, frames: &[], stop: &GO }
 }
 
 /// Refuses what cannot be.
-fn check(args: &PosteriorArgs, trained: &Trained, draws: usize) -> Result<(), CliError> {
+fn check(args: &PosteriorArgs, trained: &Opened, draws: usize) -> Result<(), CliError> {
     if args.count == 0 || draws == 0 || args.rounds == 0 {
         return Err(CliError::input("there is nothing to draw", "--count, --draws and --rounds are at least 1"));
     }
@@ -159,7 +159,7 @@ fn check(args: &PosteriorArgs, trained: &Trained, draws: usize) -> Result<(), Cl
 }
 
 /// The errors of what was hidden, over examples: of one sample, of the mean of all, and of what one would say without the model.
-fn errors(trained: &Trained, seen: &Seen, denoised: bool) -> String {
+fn errors(trained: &Opened, seen: &Seen, denoised: bool) -> String {
     let (dims, train) = (trained.shape().dims(), &trained.run.dataset.train);
     let mut mean_of_data = vec![0.0f64; dims];
     let mut x = vec![0.0; dims];
@@ -214,7 +214,7 @@ fn errors(trained: &Trained, seen: &Seen, denoised: bool) -> String {
     format!("against the truth of {} test examples (± standard error over examples):\n{}", rows[0].1.n, table.render("  "))
 }
 
-fn drawing(trained: &Trained, seen: &Seen, args: &PosteriorArgs) -> Result<Vec<u8>, CliError> {
+fn drawing(trained: &Opened, seen: &Seen, args: &PosteriorArgs) -> Result<Vec<u8>, CliError> {
     let (shape, dims) = (trained.shape(), trained.shape().dims());
     let examples = seen.truth.len() / dims;
     let one = |x: &[f32]| picture::contact_sheet([x], shape, 1);
@@ -253,7 +253,7 @@ fn drawing(trained: &Trained, seen: &Seen, args: &PosteriorArgs) -> Result<Vec<u
 /// Samples of an image that are drawn side by side.
 const SHOWN: usize = 16;
 
-fn write_arrays(path: &std::path::Path, trained: &Trained, seen: &Seen) -> Result<(), CliError> {
+fn write_arrays(path: &std::path::Path, trained: &Opened, seen: &Seen) -> Result<(), CliError> {
     let shape = trained.shape();
     let of = |lead: &[usize]| [lead, &[shape.height, shape.width, shape.channels]].concat();
     let n = seen.truth.len() / shape.dims();

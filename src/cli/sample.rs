@@ -1,7 +1,7 @@
 //! `sample`: what a trained run draws, and how.
 
 use super::output::{print, short};
-use super::trained::{Array, Trained, TrainedArgs, write_file, write_hdf5};
+use super::trained::{Array, Opened, TrainedArgs, write_file, write_hdf5};
 use super::{CliError, exit};
 use crate::data::hdf5::ArrayValues;
 use crate::data::picture;
@@ -135,7 +135,7 @@ pub fn sample(args: &SampleArgs) -> Result<i32, CliError> {
 }
 
 /// What DDIM is asked for; refuses what cannot be.
-fn ddim(args: &SampleArgs, trained: &Trained) -> Result<Ddim, CliError> {
+fn ddim(args: &SampleArgs, trained: &Opened) -> Result<Ddim, CliError> {
     let eta = args.eta.unwrap_or(0.0);
     let is_ddim = args.sampler == SamplerKind::Ddim;
     let maps = args.interpolate.is_some() || args.invert;
@@ -168,7 +168,7 @@ fn how(args: &SampleArgs) -> String {
 }
 
 /// Two blocks: test examples upwards, samples downwards.
-fn strip(trained: &Trained, drawn: &Drawn) -> Result<Sheet, CliError> {
+fn strip(trained: &Opened, drawn: &Drawn) -> Result<Sheet, CliError> {
     let (shape, dims) = (trained.shape(), trained.shape().dims());
     let label = |t: u32| (format!("t = {t}"), 1);
     let rows = if shape.is_image() { STRIP_ROWS.min(drawn.x.len() / dims) } else { 1 };
@@ -210,7 +210,7 @@ fn strip(trained: &Trained, drawn: &Drawn) -> Result<Sheet, CliError> {
 }
 
 /// x_t of examples; one noise for all t of an example.
-fn noised(trained: &Trained, x_0: &[f32], t: u32) -> Vec<f32> {
+fn noised(trained: &Opened, x_0: &[f32], t: u32) -> Vec<f32> {
     let dims = trained.shape().dims();
     let Some(t) = Timestep::new(t) else { return x_0.to_vec() };
     let stream = rng::stream(trained.seed, Purpose::EvaluationNoise, 0);
@@ -228,7 +228,7 @@ pub fn pairs(x: &[f32]) -> Vec<[f32; 2]> {
 }
 
 /// Samples on the way from latent 2k to latent 2k + 1, pair by pair.
-fn interpolate(trained: &Trained, walk: &Walk<'_>, network: &Network<'_>) -> Result<Vec<f32>, CliError> {
+fn interpolate(trained: &Opened, walk: &Walk<'_>, network: &Network<'_>) -> Result<Vec<f32>, CliError> {
     let dims = trained.shape().dims();
     let latents = walk.latents(2 * PAIRS);
     let ends = |pair: usize| (&latents[2 * pair * dims..][..dims], &latents[(2 * pair + 1) * dims..][..dims]);
@@ -239,7 +239,7 @@ fn interpolate(trained: &Trained, walk: &Walk<'_>, network: &Network<'_>) -> Res
     Ok(walk.decode(network, between.collect())?.x)
 }
 
-fn interpolation_picture(trained: &Trained, decoded: &[f32]) -> Result<Vec<u8>, CliError> {
+fn interpolation_picture(trained: &Opened, decoded: &[f32]) -> Result<Vec<u8>, CliError> {
     let shape = trained.shape();
     if !shape.is_image() {
         return Ok(picture::png(&picture::scatter(&pairs(&trained.test(2000)), &pairs(decoded)))?);
@@ -255,7 +255,7 @@ fn interpolation_picture(trained: &Trained, decoded: &[f32]) -> Result<Vec<u8>, 
 }
 
 /// How far what comes back is from what went in.
-fn inversion(trained: &Trained, test: &[f32], latents: &[f32], back: &[f32]) -> String {
+fn inversion(trained: &Opened, test: &[f32], latents: &[f32], back: &[f32]) -> String {
     let (mut error, mut size) = (Moments::default(), Moments::default());
     for (x, y) in test.chunks_exact(trained.shape().dims()).zip(back.chunks_exact(trained.shape().dims())) {
         error.push(x.iter().zip(y).map(|(a, b)| f64::from(a - b).powi(2)).sum::<f64>() / x.len() as f64);
@@ -272,7 +272,7 @@ fn inversion(trained: &Trained, test: &[f32], latents: &[f32], back: &[f32]) -> 
     )
 }
 
-fn inversion_picture(trained: &Trained, [test, latents, back]: [&[f32]; 3]) -> Result<Vec<u8>, CliError> {
+fn inversion_picture(trained: &Opened, [test, latents, back]: [&[f32]; 3]) -> Result<Vec<u8>, CliError> {
     let shape = trained.shape();
     if !shape.is_image() {
         let plots = [test, latents, back].map(|x| picture::scatter(&pairs(test), &pairs(x)));
@@ -292,12 +292,12 @@ fn inversion_picture(trained: &Trained, [test, latents, back]: [&[f32]; 3]) -> R
 struct Kept(Vec<(String, Vec<usize>, Vec<f32>)>);
 
 impl Kept {
-    fn add(&mut self, name: &str, lead: &[usize], trained: &Trained, values: Vec<f32>) {
+    fn add(&mut self, name: &str, lead: &[usize], trained: &Opened, values: Vec<f32>) {
         let shape = trained.shape();
         self.0.push((name.to_owned(), [lead, &[shape.height, shape.width, shape.channels]].concat(), values));
     }
 
-    fn samples(&mut self, trained: &Trained, drawn: Drawn, trajectory: bool) {
+    fn samples(&mut self, trained: &Opened, drawn: Drawn, trajectory: bool) {
         let count = drawn.x.len() / trained.shape().dims();
         self.add("samples", &[count], trained, drawn.x);
         if trajectory {
@@ -309,7 +309,7 @@ impl Kept {
         }
     }
 
-    fn write(&self, path: &std::path::Path, trained: &Trained) -> Result<(), CliError> {
+    fn write(&self, path: &std::path::Path, trained: &Opened) -> Result<(), CliError> {
         let arrays: Vec<Array<'_>> =
             self.0.iter().map(|(name, shape, values)| Array { name, shape: shape.clone(), values: ArrayValues::F32(values) }).collect();
         write_hdf5(path, &arrays, &trained.attributes())

@@ -10,7 +10,7 @@ use crate::record::Weights;
 use crate::report::draw::raster::RasterError;
 use crate::rng;
 use crate::store::{RunDir, fs};
-use crate::train::{DeviceChoice, Network, TrainError, TrainedRun};
+use crate::train::{DeviceChoice, Network, TrainError, Trained};
 use std::path::Path;
 
 #[derive(clap::Args)]
@@ -37,8 +37,8 @@ pub struct TrainedArgs {
 }
 
 /// A run, ready to be walked.
-pub struct Trained {
-    pub run: TrainedRun,
+pub struct Opened {
+    pub run: Trained,
     pub dir: RunDir,
     pub steps: Respaced,
     pub seed: u64,
@@ -47,25 +47,25 @@ pub struct Trained {
 }
 
 impl TrainedArgs {
-    pub fn open(&self) -> Result<Trained, CliError> {
+    pub fn open(&self) -> Result<Opened, CliError> {
         // A run folder by itself needs no store around it.
         let dir = match RunDir::at(Path::new(&self.run)).filter(|dir| dir.path().is_dir()) {
             Some(dir) => dir,
             None => self.store.existing()?.find(&self.run)?,
         };
         let config = RunConfig::from_toml(&dir.path().join("config.toml"), &dir.config_text()?)?;
-        let run = TrainedRun::load(&dir, config)?;
+        let run = Trained::open(config, &dir, None)?;
         let info = &run.dataset.info;
         let steps = match &self.steps {
             None => Respaced::all(&run.diffusion),
             Some(steps) => Respaced::new(&run.config.diffusion, info.shape, info.encoding, steps, self.spacing.unwrap_or(Spacing::Iddpm))?,
         };
         let seed = self.seed.unwrap_or(rng::EVALUATION_SEED);
-        Ok(Trained { run, dir, steps, seed, weights: self.weights, device: self.device })
+        Ok(Opened { run, dir, steps, seed, weights: self.weights, device: self.device })
     }
 }
 
-impl Trained {
+impl Opened {
     pub fn network(&self) -> Result<Network<'_>, CliError> {
         let (device, _) = self.device.open()?;
         Ok(self.run.network(self.weights, &device)?)
@@ -87,7 +87,7 @@ impl Trained {
     pub fn describe(&self) -> String {
         let (walked, all) = (self.steps.timesteps.len(), self.run.diffusion.timesteps());
         let steps = if walked == all { format!("all {all} steps") } else { format!("{walked} of {all} steps") };
-        format!("{} {}, step {}, {} weights, {steps}", self.dir.id(), self.dir.slug(), self.run.step(), self.weights)
+        format!("{} {}, step {}, {} weights, {steps}", self.dir.id(), self.dir.slug(), self.run.step, self.weights)
     }
 
     /// Attributes that say where an array comes from.
@@ -96,7 +96,7 @@ impl Trained {
         vec![
             ("run_id", Attribute::Text(self.dir.id().to_owned())),
             ("weights", Attribute::Text(self.weights.to_string())),
-            ("step", Attribute::Integer(self.run.step())),
+            ("step", Attribute::Integer(self.run.step)),
             ("timesteps", Attribute::Integers(timesteps)),
             ("seed", Attribute::Text(self.seed.to_string())),
         ]

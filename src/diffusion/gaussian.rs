@@ -305,19 +305,26 @@ impl GaussianDiffusion {
         (simple * squared / dims + variance_vb * horizon * terms.vb, terms)
     }
 
-    /// p(x_{t−1} | x_t) of one example: x̂_0, the posterior mean at it, and the log-variance. [Ho20, Eq. 7]
+    /// x̂_0 that the output stands for, clipped where the configuration says so; of the process that the network was trained on.
+    pub fn predict_x0(&self, t: Timestep, x_t: &[f32], output: &[f32], x0: &mut Vec<f64>) {
+        let at = &self.tables[t.index()];
+        x0.clear();
+        x0.extend(x_t.iter().enumerate().map(|(j, &x_t)| {
+            let x0 = self.x0_of(at, f64::from(x_t), f64::from(output[self.places(j).0]));
+            if self.clip_x0 { x0.clamp(-1.0, 1.0) } else { x0 }
+        }));
+    }
+
+    /// p(x_{t−1} | x_t) of one example with the x̂_0 that `step` holds: the posterior mean at it, and the log-variance. [Ho20, Eq. 7]
     pub fn p_mean_variance(&self, t: Timestep, x_t: &[f32], output: &[f32], step: &mut ReverseStep) {
         let at = &self.tables[t.index()];
-        for values in [&mut step.x0, &mut step.mean, &mut step.log_variance] {
-            values.resize(x_t.len(), 0.0);
-        }
+        step.mean.resize(x_t.len(), 0.0);
+        step.log_variance.resize(x_t.len(), 0.0);
         for (j, &x_t) in x_t.iter().enumerate() {
             let (place, variance_place) = self.places(j);
             let x_t = f64::from(x_t);
-            let reverse = self.reverse(at, x_t, f64::from(output[place]), f64::from(output[variance_place]), self.clip_x0);
-            step.x0[j] = reverse.x0;
-            step.mean[j] = at.x0_coef * reverse.x0 + at.xt_coef * x_t;
-            step.log_variance[j] = reverse.log_variance;
+            step.mean[j] = at.x0_coef * step.x0[j] + at.xt_coef * x_t;
+            step.log_variance[j] = self.reverse(at, x_t, f64::from(output[place]), f64::from(output[variance_place]), false).log_variance;
         }
     }
 

@@ -123,7 +123,9 @@ fn ddim(total: u32, asked: u32) -> Result<Vec<Timestep>, RespacingError> {
 /// A process over some of the timesteps that its network was trained on.
 #[derive(Clone, Debug)]
 pub struct Respaced {
-    /// Its timestep k is the k-th that is kept.
+    /// The process of the network's training, which says what its output means.
+    pub trained: Diffusion,
+    /// The process that is walked: its timestep k is the k-th that is kept.
     pub process: Diffusion,
     /// What the network is told at each, ascending.
     pub timesteps: Vec<Timestep>,
@@ -132,7 +134,7 @@ pub struct Respaced {
 impl Respaced {
     /// Every timestep of `process`.
     pub fn all(process: &Diffusion) -> Self {
-        Self { timesteps: (0..process.timesteps()).map(Timestep::from_index).collect(), process: process.clone() }
+        Self { timesteps: (0..process.timesteps()).map(Timestep::from_index).collect(), trained: process.clone(), process: process.clone() }
     }
 
     /// The process of `spec` over the timesteps that `steps` and `spacing` keep.
@@ -141,7 +143,11 @@ impl Respaced {
     /// As [`kept`]; or if fewer than two timesteps are left.
     pub fn new(spec: &DiffusionSpec, shape: Shape, encoding: Encoding, steps: &Steps, spacing: Spacing) -> Result<Self, RespacingError> {
         let timesteps = kept(spec.timesteps, steps, spacing)?;
-        Ok(Self { process: Diffusion::respaced(spec, shape, encoding, &timesteps)?, timesteps })
+        Ok(Self {
+            trained: Diffusion::new(spec, shape, encoding)?,
+            process: Diffusion::respaced(spec, shape, encoding, &timesteps)?,
+            timesteps,
+        })
     }
 
     /// The timestep below the k-th kept one: what x is at after its step. 0 is the data.

@@ -171,7 +171,7 @@ impl Walk<'_> {
                 }
                 denoiser.predict(x, &vec![t; n], &mut output).map_err(Interrupted::Denoiser)?;
                 if round == 0 && self.frames.contains(&t) {
-                    frames.push(Frame { t: t.get(), x_t: x.to_vec(), x0: predicted(process, at, x, &output) });
+                    frames.push(Frame { t: t.get(), x_t: x.to_vec(), x0: predicted(&self.steps.trained, t, x, &output) });
                 }
                 let lane = |of: u32| rng::stream(self.seed, Purpose::Sampling, t.get()).lane(round * LANES + of);
                 for (i, x) in x.chunks_exact_mut(dims).enumerate() {
@@ -203,15 +203,14 @@ impl Walk<'_> {
     }
 
     fn gaussian_step(&self, d: &GaussianDiffusion, index: usize, sample: usize, x: &mut [f32], output: &[f32], scratch: &mut Scratch) {
-        let at = Timestep::from_index(index);
         let Scratch { noise, step, .. } = scratch;
-        d.p_mean_variance(at, x, output, step);
+        self.gaussian_moments(d, index, x, output, step);
         match self.sampler {
             Sampler::Ddim(ddim) => {
                 let (alpha_bar, before) = (d.schedule.alpha_bars[index], before(d, &ddim, index));
                 let variance = if index == 0 { 0.0 } else { ddim.variance(alpha_bar, before) };
                 for (j, x) in x.iter_mut().enumerate() {
-                    let eps = ddim_epsilon(d, &ddim, at, j, *x, output, step);
+                    let eps = self.ddim_epsilon(&ddim, index, j, *x, output, step);
                     let mean = before.sqrt() * step.x0[j] + (1.0 - before - variance).max(0.0).sqrt() * eps;
                     *x = (mean + variance.sqrt() * f64::from(noise[j])) as f32;
                 }
@@ -223,6 +222,24 @@ impl Walk<'_> {
         for (j, x) in x.iter_mut().enumerate() {
             let deviation = if index == 0 { 0.0 } else { (0.5 * step.log_variance[j]).exp() };
             *x = (step.mean[j] + deviation * f64::from(noise[j])) as f32;
+        }
+    }
+
+    /// What the step from the kept timestep of that index is made of, before anything that is known.
+    fn gaussian_moments(&self, d: &GaussianDiffusion, index: usize, x: &[f32], output: &[f32], step: &mut ReverseStep) {
+        if let Diffusion::Gaussian(trained) = &self.steps.trained {
+            trained.predict_x0(self.steps.timesteps[index], x, output, &mut step.x0);
+        }
+        d.p_mean_variance(Timestep::from_index(index), x, output, step);
+    }
+
+    fn ddim_epsilon(&self, ddim: &Ddim, index: usize, j: usize, x_t: f32, output: &[f32], step: &ReverseStep) -> f64 {
+        match (ddim.epsilon, &self.steps.trained) {
+            (DdimEpsilon::Raw, Diffusion::Gaussian(trained)) => trained.raw_epsilon(self.steps.timesteps[index], j, x_t.into(), output),
+            _ => {
+                let alpha_bar = self.steps.process.schedule().alpha_bars[index];
+                (f64::from(x_t) - alpha_bar.sqrt() * step.x0[j]) / (1.0 - alpha_bar).sqrt()
+            }
         }
     }
 
@@ -256,12 +273,11 @@ impl Walk<'_> {
                     return Err(Interrupted::Stopped);
                 }
                 denoiser.predict(x, &vec![t; n], &mut output).map_err(Interrupted::Denoiser)?;
-                let at = Timestep::from_index(index);
                 let (alpha_bar, before) = (d.schedule.alpha_bars[index], before(d, ddim, index));
                 for (x, output) in x.chunks_exact_mut(dims).zip(output.chunks_exact(output_dims)) {
-                    d.p_mean_variance(at, x, output, &mut step);
+                    self.gaussian_moments(d, index, x, output, &mut step);
                     for (j, x) in x.iter_mut().enumerate() {
-                        let eps = ddim_epsilon(d, ddim, at, j, *x, output, &step);
+                        let eps = self.ddim_epsilon(ddim, index, j, *x, output, &step);
                         let x0 = (f64::from(*x) - (1.0 - before).sqrt() * eps) / before.sqrt();
                         *x = (alpha_bar.sqrt() * x0 + (1.0 - alpha_bar).sqrt() * eps) as f32;
                     }
@@ -284,26 +300,16 @@ fn before(d: &GaussianDiffusion, ddim: &Ddim, index: usize) -> f64 {
     if index == 0 { ddim.last_alpha_bar } else { d.schedule.alpha_bars_prev[index] }
 }
 
-fn ddim_epsilon(d: &GaussianDiffusion, ddim: &Ddim, at: Timestep, j: usize, x_t: f32, output: &[f32], step: &ReverseStep) -> f64 {
-    match ddim.epsilon {
-        DdimEpsilon::Raw => d.raw_epsilon(at, j, x_t.into(), output),
-        DdimEpsilon::Clipped => {
-            let alpha_bar = d.schedule.alpha_bars[at.index()];
-            (f64::from(x_t) - alpha_bar.sqrt() * step.x0[j]) / (1.0 - alpha_bar).sqrt()
-        }
-    }
-}
-
 /// x̂_0 of a batch; of bits 2 p̂(x_0 = 1) − 1.
-fn predicted(process: &Diffusion, at: Timestep, x: &[f32], output: &[f32]) -> Vec<f32> {
-    match process {
+fn predicted(trained: &Diffusion, t: Timestep, x: &[f32], output: &[f32]) -> Vec<f32> {
+    match trained {
         Diffusion::Gaussian(d) => {
-            let mut step = ReverseStep::default();
+            let mut x0 = Vec::new();
             x.chunks_exact(d.shape().dims())
                 .zip(output.chunks_exact(d.output_dims()))
                 .flat_map(|(x, output)| {
-                    d.p_mean_variance(at, x, output, &mut step);
-                    step.x0.iter().map(|&v| v as f32).collect::<Vec<_>>()
+                    d.predict_x0(t, x, output, &mut x0);
+                    x0.iter().map(|&v| v as f32).collect::<Vec<_>>()
                 })
                 .collect()
         }

@@ -77,11 +77,12 @@ fn the_closed_loop_of_ddim_is_golden() {
         assert_eq!(timesteps.iter().map(|t| t.index()).collect::<Vec<_>>(), (0..10).map(|k| 100 * k).collect::<Vec<_>>());
         let encoding = Encoding::Discrete { levels: 256 };
         let short = schedule.respaced(&timesteps).unwrap();
-        let process = Diffusion::Gaussian(GaussianDiffusion::with_schedule(&spec, short, shape, encoding));
+        let of = |schedule| Diffusion::Gaussian(GaussianDiffusion::with_schedule(&spec, schedule, shape, encoding));
+        let steps = Respaced { trained: of(schedule.clone()), process: of(short), timesteps };
         let ddim =
             Ddim { epsilon: DdimEpsilon::Raw, last_alpha_bar: if last_first { schedule.alpha_bars[0] } else { 1.0 }, ..Ddim::new(0.0) };
         let x: Vec<f32> = (0..768).map(|i| (f64::from(i) / 768.0) as f32).collect();
-        let drawn = walk(&Respaced { process, timesteps }, Sampler::Ddim(ddim)).decode(&Loop, x).unwrap();
+        let drawn = walk(&steps, Sampler::Ddim(ddim)).decode(&Loop, x).unwrap();
         drawn.x.iter().map(|x| f64::from(*x).abs()).sum::<f64>()
     };
     let exact = |first| NoiseSchedule::from_betas(ScheduleKind::Linear, line(first)).unwrap();
@@ -130,7 +131,7 @@ fn fewer_steps_have_the_schedule_of_what_is_left_and_the_network_is_told_its_own
         assert!((short.alpha_bars[k] / whole.alpha_bars[t.index()] - 1.0).abs() < 1e-9);
     }
     // The network says the upper end of the range: the β of the short schedule, not of the long one.
-    let mut step = gaussian::ReverseStep::default();
+    let mut step = gaussian::ReverseStep { x0: vec![0.3], ..Default::default() };
     steps.process.gaussian().unwrap().p_mean_variance(Timestep::from_index(20), &[0.1], &[0.2, 1.0], &mut step);
     assert!((step.log_variance[0].exp() / short.betas[20] - 1.0).abs() < 1e-9 && short.betas[20] > 3.0 * whole.betas[140]);
 

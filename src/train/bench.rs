@@ -70,14 +70,16 @@ pub fn bench(config: &RunConfig, dir: &RunDir, options: RunOptions<'_>, what: Be
     let repetitions = if what.forward_batch == 0 { 0 } else { WARM_UP + what.steps };
     for repetition in 0..repetitions {
         let start = Instant::now();
-        trainer.pool.install(|| {
-            x.par_chunks(batch * dims).zip(output.par_chunks_mut(batch * output_dims)).try_for_each(|(x, output)| {
-                let n = x.len() / dims;
-                let t: Vec<Timestep> = (0..n).map(|i| Timestep::from_index(i % trainer.diffusion.timesteps())).collect();
-                network.predict(x, &t, output)
+        trainer
+            .pool
+            .install(|| {
+                x.par_chunks(batch * dims).zip(output.par_chunks_mut(batch * output_dims)).try_for_each(|(x, output)| {
+                    let n = x.len() / dims;
+                    let t: Vec<Timestep> = (0..n).map(|i| Timestep::from_index(i % trainer.diffusion.timesteps())).collect();
+                    network.predict(x, &t, output)
+                })
             })
-        })
-        .map_err(TrainError::Denoiser)?;
+            .map_err(TrainError::Denoiser)?;
         if repetition >= WARM_UP {
             forward_seconds.push(start.elapsed().as_secs_f64());
         }

@@ -20,5 +20,5 @@ pub use bench::{BenchOptions, Timing, bench};
 pub use device::{DeviceChoice, ONE_THREAD, instruction_set, no_threads_but_ours};
 pub use error::TrainError;
 pub use network::Network;
-pub use trained::TrainedRun;
+pub use trained::Trained;
 pub use trainer::{Outcome, RunOptions, Trainer};

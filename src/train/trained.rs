@@ -11,30 +11,32 @@ use crate::store::{RunDir, fs};
 use candle_core::Device;
 
 /// A run as far as it was trained.
-pub struct TrainedRun {
+pub struct Trained {
     pub config: RunConfig,
     pub dataset: Dataset,
     pub diffusion: Diffusion,
-    model: Model,
+    pub model: Model,
+    /// Optimizer updates behind the weights.
+    pub step: u32,
     weights: Weights,
 }
 
-impl TrainedRun {
-    /// The newest checkpoint of `dir` that is whole, with the data the run was trained on.
+impl Trained {
+    /// Reads `config`'s run back from `dir`: the checkpoint of `step`, or the newest that is whole.
     ///
     /// # Errors
     /// If there is no such checkpoint, or the data are gone or others.
-    pub fn load(dir: &RunDir, config: RunConfig) -> Result<Self, TrainError> {
+    pub fn open(config: RunConfig, dir: &RunDir, step: Option<u32>) -> Result<Self, TrainError> {
         let dataset = data::load(&config.data)?;
         let diffusion = Diffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
         let model = Model::new(&config.model, dataset.info.shape, diffusion.output_channels())?;
         let run_id = config.id().to_string();
-        let mut reason = "the run has none yet".to_owned();
+        let mut reason = "there is none".to_owned();
         let mut path = dir.path().join("checkpoints");
-        for (_, checkpoint) in dir.checkpoints()?.into_iter().rev() {
+        for (at, checkpoint) in dir.checkpoints()?.into_iter().rev().filter(|(at, _)| step.is_none_or(|step| step == *at)) {
             let bytes = fs::read(&checkpoint)?;
             match checkpoint::decode(model.layout(), &run_id, diffusion.timesteps(), &bytes) {
-                Ok((weights, _)) => return Ok(Self { config, dataset, diffusion, model, weights }),
+                Ok((weights, _)) => return Ok(Self { step: at, config, dataset, diffusion, model, weights }),
                 Err(why) => {
                     tracing::warn!("the checkpoint {} cannot be used: {why}", checkpoint.display());
                     (reason, path) = (why, checkpoint);
@@ -42,11 +44,6 @@ impl TrainedRun {
             }
         }
         Err(TrainError::Checkpoint { path, reason })
-    }
-
-    /// Optimizer updates behind the weights.
-    pub fn step(&self) -> u32 {
-        self.weights.step
     }
 
     /// The network with the weights of that kind.

@@ -199,5 +199,5 @@ fn what_cannot_be_sampled_is_refused_with_a_reason() {
     for checkpoint in std::fs::read_dir(Path::new(&digits).join("checkpoints")).unwrap() {
         std::fs::remove_file(checkpoint.unwrap().path()).unwrap();
     }
-    refused(&["sample", &digits], "the run has none yet");
+    refused(&["sample", &digits], "checkpoint");
 }
