@@ -9,6 +9,7 @@ pub mod bound;
 pub mod decoder;
 pub mod denoiser;
 pub mod gaussian;
+pub mod gaussian_oracle;
 pub mod oracle;
 pub mod posterior;
 pub mod process;

@@ -1,6 +1,6 @@
-//! Closed-form denoisers: of a mixture of isotropic Gaussians, of one Gaussian with any covariance. No network can do better.
+//! The closed-form denoiser of a Gaussian mixture: no network can do better.
 //!
-//! With them the bound, the samplers and the whole pipeline are checked against analytic numbers.
+//! With it the bound, the samplers and the whole pipeline are checked against analytic numbers.
 
 use super::{Denoiser, DenoiserError, GaussianDiffusion};
 use crate::units::Timestep;
@@ -61,98 +61,23 @@ impl<'a> MixtureOracle<'a> {
 
 impl Denoiser for MixtureOracle<'_> {
     fn predict(&self, x_t: &[f32], t: &[Timestep], output: &mut [f32]) -> Result<(), DenoiserError> {
-        put_out(self.diffusion, x_t, t, output, |t, x| self.posterior_mean(t, x));
-        Ok(())
-    }
-
-    fn batch(&self) -> usize {
-        64
-    }
-}
-
-/// The exact posterior mean E[x_0 | x_t] of data from N(m, C).
-#[derive(Clone, Debug)]
-pub struct GaussianOracle<'a> {
-    diffusion: &'a GaussianDiffusion,
-    mean: Vec<f64>,
-    /// K_t = √ᾱ C (ᾱ C + (1 − ᾱ) I)⁻¹, row by row, by t.
-    gains: Vec<Vec<f64>>,
-}
-
-impl<'a> GaussianOracle<'a> {
-    /// `covariance` holds D × D numbers, row by row.
-    ///
-    /// # Panics
-    /// If mean and covariance have not the data's dimensions.
-    pub fn new(diffusion: &'a GaussianDiffusion, mean: Vec<f64>, covariance: &[f64]) -> Self {
-        let d = diffusion.shape().dims();
-        assert!(mean.len() == d && covariance.len() == d * d, "mean and covariance have the data's shape");
-        let gain = |ab: f64| {
-            let marginal = (0..d * d).map(|k| ab * covariance[k] + if k / d == k % d { 1.0 - ab } else { 0.0 }).collect();
-            // Both are functions of C, so they commute, and K = √ᾱ (…)⁻¹ C.
-            solve(marginal, covariance.to_vec(), d).into_iter().map(|x| ab.sqrt() * x).collect()
-        };
-        let gains = diffusion.schedule.alpha_bars.iter().map(|ab| gain(*ab)).collect();
-        Self { diffusion, mean, gains }
-    }
-
-    /// E[x_0 | x_t] = m + K_t (x_t − √ᾱ m).
-    pub fn posterior_mean(&self, t: Timestep, x_t: &[f64]) -> Vec<f64> {
-        let (gain, d) = (&self.gains[t.index()], self.mean.len());
-        let scale = self.diffusion.schedule.alpha_bars[t.index()].sqrt();
-        (0..d).map(|i| self.mean[i] + (0..d).map(|j| gain[i * d + j] * (x_t[j] - scale * self.mean[j])).sum::<f64>()).collect()
-    }
-}
-
-impl Denoiser for GaussianOracle<'_> {
-    fn predict(&self, x_t: &[f32], t: &[Timestep], output: &mut [f32]) -> Result<(), DenoiserError> {
-        put_out(self.diffusion, x_t, t, output, |t, x| self.posterior_mean(t, x));
-        Ok(())
-    }
-
-    fn batch(&self) -> usize {
-        64
-    }
-}
-
-/// Writes what stands for the x̂_0 that `posterior_mean` gives.
-fn put_out(
-    diffusion: &GaussianDiffusion,
-    x_t: &[f32],
-    t: &[Timestep],
-    output: &mut [f32],
-    posterior_mean: impl Fn(Timestep, &[f64]) -> Vec<f64>,
-) {
-    let dims = diffusion.shape().dims();
-    let channels = diffusion.shape().channels;
-    let output_channels = diffusion.output_channels();
-    // Of a learned variance the oracle says its lower end, the posterior's.
-    output.fill(-1.0);
-    for (i, t) in t.iter().enumerate() {
-        let x: Vec<f64> = x_t[i * dims..(i + 1) * dims].iter().map(|&x| f64::from(x)).collect();
-        let x0 = posterior_mean(*t, &x);
-        let out = &mut output[i * dims / channels * output_channels..][..dims / channels * output_channels];
-        for j in 0..dims {
-            out[j / channels * output_channels + j % channels] = diffusion.output_for_x0(*t, x[j], x0[j]) as f32;
-        }
-    }
-}
-
-/// A⁻¹ B for symmetric positive definite A, both n × n, by elimination (no pivots are needed).
-fn solve(mut a: Vec<f64>, mut b: Vec<f64>, n: usize) -> Vec<f64> {
-    for p in 0..n {
-        let pivot = a[p * n + p];
-        for k in 0..n {
-            a[p * n + k] /= pivot;
-            b[p * n + k] /= pivot;
-        }
-        for row in (0..n).filter(|row| *row != p) {
-            let factor = a[row * n + p];
-            for k in 0..n {
-                a[row * n + k] -= factor * a[p * n + k];
-                b[row * n + k] -= factor * b[p * n + k];
+        let dims = self.diffusion.shape().dims();
+        let channels = self.diffusion.shape().channels;
+        let output_channels = self.diffusion.output_channels();
+        // Of a learned variance the oracle says its lower end, the posterior's.
+        output.fill(-1.0);
+        for (i, t) in t.iter().enumerate() {
+            let x: Vec<f64> = x_t[i * dims..(i + 1) * dims].iter().map(|&x| f64::from(x)).collect();
+            let x0 = self.posterior_mean(*t, &x);
+            let out = &mut output[i * dims / channels * output_channels..][..dims / channels * output_channels];
+            for j in 0..dims {
+                out[j / channels * output_channels + j % channels] = self.diffusion.output_for_x0(*t, x[j], x0[j]) as f32;
             }
         }
+        Ok(())
     }
-    b
+
+    fn batch(&self) -> usize {
+        64
+    }
 }

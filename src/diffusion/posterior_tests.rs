@@ -1,7 +1,8 @@
 //! Sampling under what is known, against exact conditionals: of Gaussians in closed form, of the heartbeat by enumeration.
 //! Where a method is biased, the bias itself is computed by recursion and the sampler is held to it.
 
-use super::oracle::{Component, GaussianOracle, MixtureOracle};
+use super::gaussian_oracle::GaussianOracle;
+use super::oracle::{Component, MixtureOracle};
 use super::posterior::{Condition, Factor, LogFactor, from_observation};
 use super::respacing::Respaced;
 use super::sampling::Sampler;

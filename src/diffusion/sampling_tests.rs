@@ -1,7 +1,8 @@
 //! The samplers against published closed loops, and against what the closed-form denoisers make them: linear maps of
 //! Gaussians, whose moments are computed here by recursion.
 
-use super::oracle::{Component, GaussianOracle, MixtureOracle};
+use super::gaussian_oracle::GaussianOracle;
+use super::oracle::{Component, MixtureOracle};
 use super::respacing::{Respaced, Spacing, Steps};
 use super::sampling::{Ddim, DdimEpsilon, Drawn, Sampler, Walk, slerp};
 use super::*;

@@ -70,26 +70,6 @@ impl NoiseSchedule {
         Self::from_betas(kind, betas)
     }
 
-    /// The schedule over the timesteps `kept` alone, ascending: β'_k = 1 − ᾱ_{t_k} / ᾱ_{t_{k−1}}. [Nichol21, §4]
-    ///
-    /// # Errors
-    /// If fewer than two are kept, or they do not ascend.
-    pub fn respaced(&self, kept: &[Timestep]) -> Result<Self, ScheduleError> {
-        if kept.len() < 2 {
-            return Err(ScheduleError::TooShort { timesteps: kept.len() as u32 });
-        }
-        let mut before = 1.0;
-        let betas = kept.iter().map(|t| {
-            let alpha_bar = self.alpha_bars[t.index()];
-            1.0 - alpha_bar / std::mem::replace(&mut before, alpha_bar)
-        });
-        Self::from_betas(self.kind, betas.collect())
-    }
-
-    /// The schedule of these betas.
-    ///
-    /// # Errors
-    /// If a beta is not strictly between 0 and 1.
     pub(super) fn from_betas(kind: ScheduleKind, betas: Vec<f64>) -> Result<Self, ScheduleError> {
         // The comparison also rejects NaN.
         if let Some(i) = betas.iter().position(|beta| !(0.0 < *beta && *beta < 1.0)) {
@@ -111,6 +91,22 @@ impl NoiseSchedule {
         let posterior_x0_coefs = table(&|beta, ab, prev| beta * prev.sqrt() / (1.0 - ab));
         let posterior_xt_coefs = table(&|beta, ab, prev| (1.0 - prev) * (1.0 - beta).sqrt() / (1.0 - ab));
         Ok(Self { kind, betas, alpha_bars, alpha_bars_prev, posterior_variances, posterior_x0_coefs, posterior_xt_coefs })
+    }
+
+    /// The schedule over the timesteps `kept` alone, ascending: β'_k = 1 − ᾱ_{t_k} / ᾱ_{t_{k−1}}. [Nichol21, §4]
+    ///
+    /// # Errors
+    /// If fewer than two are kept, or they do not ascend.
+    pub fn respaced(&self, kept: &[Timestep]) -> Result<Self, ScheduleError> {
+        if kept.len() < 2 {
+            return Err(ScheduleError::TooShort { timesteps: kept.len() as u32 });
+        }
+        let mut before = 1.0;
+        let betas = kept.iter().map(|t| {
+            let alpha_bar = self.alpha_bars[t.index()];
+            1.0 - alpha_bar / std::mem::replace(&mut before, alpha_bar)
+        });
+        Self::from_betas(self.kind, betas.collect())
     }
 
     /// T.
