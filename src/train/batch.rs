@@ -56,6 +56,7 @@ impl BatchSource<'_> {
         let (times, noises, flips) = (stream(Purpose::Timestep), stream(Purpose::Noise), stream(Purpose::Flip));
         let mut batch =
             MicroBatch { t: Vec::with_capacity(n), x_0: vec![0.0; n * dims], noise: vec![0.0; n * dims], x_t: vec![0.0; n * dims] };
+        self.diffusion.draw_noise(&noises, from as u32, &mut batch.noise);
         for (i, index) in indices.iter().enumerate() {
             let sample = (from + i) as u32;
             let at = i * dims..(i + 1) * dims;
@@ -64,7 +65,6 @@ impl BatchSource<'_> {
                 data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
             }
             let t = Timestep::from_index(times.below(sample, 0, self.diffusion.timesteps() as u32) as usize);
-            self.diffusion.draw_noise(&noises, sample, &mut batch.noise[at.clone()]);
             self.diffusion.q_sample(t, &batch.x_0[at.clone()], &batch.noise[at.clone()], &mut batch.x_t[at]);
             batch.t.push(t);
         }
