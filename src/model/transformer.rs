@@ -91,21 +91,7 @@ impl Transformer {
         let output = b.dense("out", (width, pixels * out_channels), tokens, Start::Zero);
         let (layout, flops) = b.finish();
         let (sinusoid, dropout) = (Sinusoid::new(width, spec.time_embedding), spec.dropout);
-        Ok(Self {
-            shape,
-            out_channels,
-            patch,
-            sinusoid,
-            dropout,
-            patch_embed,
-            time,
-            positions,
-            blocks,
-            norm,
-            output,
-            layout,
-            flops,
-        })
+        Ok(Self { shape, out_channels, patch, sinusoid, dropout, patch_embed, time, positions, blocks, norm, output, layout, flops })
     }
 
     pub fn layout(&self) -> &ParamLayout {
