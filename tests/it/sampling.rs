@@ -96,9 +96,11 @@ fn a_trained_run_is_sampled_in_every_way() {
         lab.ok(&[&["sample", &digits], &options[..], more].concat());
         read(&lab, "b.h5", "samples").1
     };
-    assert_eq!(of(&["--count", "2"]), samples[..128]);
-    assert_ne!(of(&["--count", "2", "--seed", "5"]), samples[..128]);
-    assert_ne!(of(&["--count", "2", "--weights", "raw"]), samples[..128]);
+    // The network sees other batches, which may change last bits.
+    let close = |a: &[f32], b: &[f32]| a.len() == b.len() && a.iter().zip(b).all(|(a, b)| (a - b).abs() < 1e-3);
+    assert!(close(&of(&["--count", "2"]), &samples[..128]));
+    assert!(!close(&of(&["--count", "2", "--seed", "5"]), &samples[..128]));
+    assert!(!close(&of(&["--count", "2", "--weights", "raw"]), &samples[..128]));
 
     let said = lab.ok(&["sample", &digits, "--count", "5", "--interpolate", "i.png", "--invert", "--grid", "v.png", "--arrays", "c.h5"]);
     assert!(said.contains("5 test examples encoded and decoded") && said.contains("mean squared error"), "{said}");
