@@ -44,6 +44,11 @@ const WARM_UP: u32 = 3;
 /// As training.
 pub fn bench(config: &RunConfig, dir: &RunDir, options: RunOptions<'_>, what: BenchOptions) -> Result<Timing, TrainError> {
     let trainer = Trainer::new(config, dir, options, |_| {})?;
+    let pool = trainer.pool.clone();
+    pool.install(|| measure(config, &trainer, what))
+}
+
+fn measure(config: &RunConfig, trainer: &Trainer<'_>, what: BenchOptions) -> Result<Timing, TrainError> {
     let layout = trainer.model.layout();
     let mut weights = Weights::new(layout.init(config.seed as u64));
     let (adamw, mut epoch) = (trainer.adamw(), None);
@@ -53,7 +58,7 @@ pub fn bench(config: &RunConfig, dir: &RunDir, options: RunOptions<'_>, what: Be
         let start = Instant::now();
         let indices = trainer.batch_source().indices(step, &mut epoch);
         let (gradient, loss) = trainer.gradient(&weights, &indices, &mut window)?;
-        let norm = trainer.pool.install(|| weights.update(&adamw, &gradient));
+        let norm = weights.update(&adamw, &gradient);
         window.push_step(loss, norm);
         if step >= WARM_UP {
             step_seconds.push(start.elapsed().as_secs_f64());
@@ -70,14 +75,12 @@ pub fn bench(config: &RunConfig, dir: &RunDir, options: RunOptions<'_>, what: Be
     let repetitions = if what.forward_batch == 0 { 0 } else { WARM_UP + what.steps };
     for repetition in 0..repetitions {
         let start = Instant::now();
-        trainer
-            .pool
-            .install(|| {
-                x.par_chunks(batch * dims).zip(output.par_chunks_mut(batch * output_dims)).try_for_each(|(x, output)| {
-                    let n = x.len() / dims;
-                    let t: Vec<Timestep> = (0..n).map(|i| Timestep::from_index(i % trainer.diffusion.timesteps())).collect();
-                    network.predict(x, &t, output)
-                })
+        x.par_chunks(batch * dims)
+            .zip(output.par_chunks_mut(batch * output_dims))
+            .try_for_each(|(x, output)| {
+                let n = x.len() / dims;
+                let t: Vec<Timestep> = (0..n).map(|i| Timestep::from_index(i % trainer.diffusion.timesteps())).collect();
+                network.predict(x, &t, output)
             })
             .map_err(TrainError::Denoiser)?;
         if repetition >= WARM_UP {

@@ -12,6 +12,7 @@ use crate::record::{Evaluation, Event, LossRow, Split};
 use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
 use candle_core::Device;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -55,7 +56,7 @@ pub struct Trainer<'a> {
     pub(super) dataset: Dataset,
     pub(super) diffusion: Diffusion,
     pub(super) model: Model,
-    pub(super) pool: rayon::ThreadPool,
+    pub(super) pool: Arc<rayon::ThreadPool>,
     pub(super) emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
     pub(super) started: Instant,
     pub(super) last_progress: Option<(Instant, u32)>,
@@ -107,7 +108,7 @@ impl<'a> Trainer<'a> {
             dataset,
             diffusion,
             model,
-            pool,
+            pool: Arc::new(pool),
             emit: Box::new(emit),
             started: Instant::now(),
             last_progress: None,
@@ -121,7 +122,13 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// If the network, the device or the disk fails. What was checkpointed stays.
-    pub fn run(mut self) -> Result<Outcome, TrainError> {
+    pub fn run(self) -> Result<Outcome, TrainError> {
+        // Inside the pool from the start: handing each step's work over to it would cost a small network as much as a layer.
+        let pool = self.pool.clone();
+        pool.install(|| self.train())
+    }
+
+    fn train(mut self) -> Result<Outcome, TrainError> {
         let steps = self.config.train.steps;
         let (mut weights, mut window) = self.resume()?;
         let resumed = weights.step;
