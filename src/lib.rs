@@ -13,7 +13,7 @@
 //! |---|---|---|
 //! | 0 | [`named`] [`units`] [`rng`] [`simd`] [`record`] | enums with names; 1-based timesteps; the only randomness; loops at full width; the vocabulary of results |
 //! | 1 | [`ops`] | differentiable operations with their own backward, NHWC, one file each |
-//! | 1 | [`diffusion`] | schedules, the Gaussian and the Binomial process, losses, the bound, samplers, closed-form denoisers: host slices, no tensors |
+//! | 1 | [`diffusion`] | schedules, the Gaussian and the Binomial process, losses, the bound, samplers, posteriors, closed-form denoisers: host slices, no tensors |
 //! | 1 | [`model`] | parameters by name, the U-Net, the transformer, the MLP |
 //! | 1 | [`optim`] | AdamW, averaging, clipping: one pass over flat buffers |
 //! | 1 | [`data`] | embedded sets, toys, HDF5, importers, pictures of examples |
@@ -55,6 +55,7 @@
 //! - \[Ho20\] Denoising Diffusion Probabilistic Models, arXiv:2006.11239v2
 //! - \[Nichol21\] Improved Denoising Diffusion Probabilistic Models, arXiv:2102.09672v1
 //! - \[Hoogeboom21\] Argmax Flows and Multinomial Diffusion, arXiv:2102.05379v3
+//! - \[Song21\] Denoising Diffusion Implicit Models, arXiv:2010.02502v4
 //! - \[Austin21\] Structured Denoising Diffusion Models in Discrete State-Spaces, arXiv:2107.03006v3
 //! - \[Salimans22\] Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512v2 (v-prediction)
 //! - \[Kingma21\] Variational Diffusion Models, arXiv:2107.00630
@@ -64,6 +65,7 @@
 //! - \[Lin24\] Common Diffusion Noise Schedules and Sample Steps are Flawed, arXiv:2305.08891
 //! - \[Crowson24\] Scalable High-Resolution Pixel-Space Image Synthesis with Hourglass Diffusion Transformers, arXiv:2401.11605
 //! - \[Jabri22\] Scalable Adaptive Computation for Iterative Generation, arXiv:2212.11972v2 (sigmoid schedule)
+//! - \[Lugmayr22\] RePaint: Inpainting using Denoising Diffusion Probabilistic Models, arXiv:2201.09865v4
 //! - \[Bao23\] All are Worth Words: A ViT Backbone for Diffusion Models, arXiv:2209.12152v4 (U-ViT)
 //! - \[Ba16\] Layer Normalization, arXiv:1607.06450v1
 //! - \[Loshchilov19\] Decoupled Weight Decay Regularization, arXiv:1711.05101v3

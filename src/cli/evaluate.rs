@@ -127,7 +127,7 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<i32, CliError> {
         refuse_inside(path, store.root())?;
     }
     let config = RunConfig::from_toml(&dir.path().join("config.toml"), &dir.config_text()?)?;
-    let run = Trained::open(config, &dir, args.step).map_err(told)?;
+    let run = Trained::open(config, &dir, args.step).map_err(CliError::from)?;
     let images = args.images.unwrap_or(match args.split {
         Split::Val => run.config.eval.images,
         Split::Train | Split::Test => run.config.eval.test_images,
@@ -152,7 +152,7 @@ pub fn evaluate(args: &EvaluateArgs) -> Result<i32, CliError> {
             format!("at most strided:{timesteps}, or all"),
         ));
     }
-    let (device, _) = args.device.open().map_err(told)?;
+    let (device, _) = args.device.open().map_err(CliError::from)?;
     let (request, stop) = StopRequest::with_flag().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
     let threads = args.threads.unwrap_or_else(|| std::thread::available_parallelism().map_or(1, usize::from)).max(1);
     let pool = rayon::ThreadPoolBuilder::new()
@@ -189,18 +189,6 @@ fn refuse_inside(path: &Path, root: &Path) -> Result<(), CliError> {
     Ok(())
 }
 
-fn told(error: TrainError) -> CliError {
-    match error {
-        TrainError::NoCheckpoint { .. } => {
-            CliError::input(error, "a run that was never trained, or whose checkpoints were removed, has no weights")
-        }
-        TrainError::Data(_) | TrainError::Device { .. } | TrainError::Checkpoint { .. } => {
-            CliError::Input { message: error.to_string(), help: None }
-        }
-        other => CliError::Internal(other.to_string()),
-    }
-}
-
 /// Why there is no answer.
 enum Failure {
     Stopped,
@@ -209,7 +197,7 @@ enum Failure {
 
 impl From<TrainError> for Failure {
     fn from(error: TrainError) -> Self {
-        if matches!(error, TrainError::Stopped) { Self::Stopped } else { Self::Told(told(error)) }
+        if matches!(error, TrainError::Stopped) { Self::Stopped } else { Self::Told(error.into()) }
     }
 }
 

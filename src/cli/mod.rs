@@ -8,11 +8,15 @@ mod data;
 mod error;
 mod evaluate;
 mod inspect;
+mod mask;
 mod output;
 mod plan;
+mod posterior;
 mod report;
 mod runs;
+mod sample;
 mod sweep;
+mod trained;
 mod worker;
 
 pub use error::{CliError, exit};
@@ -52,6 +56,10 @@ enum Command {
     Show(runs::ShowArgs),
     /// Evaluate the bound of a trained run again: any split, any timesteps, with its error, its floor, rate and distortion.
     Evaluate(evaluate::EvaluateArgs),
+    /// Draw from a trained run: samples, their way from noise, between latents, there and back.
+    Sample(sample::SampleArgs),
+    /// Fill in what is hidden of test examples, or take their noise away, under a trained run.
+    Posterior(posterior::PosteriorArgs),
     /// Print every coefficient of a noise schedule, one row per timestep.
     Schedule(inspect::ScheduleArgs),
     /// Draw data being noised: a strip of images at chosen timesteps.
@@ -127,6 +135,16 @@ fn inspect_data(spec: &crate::data::DataSpec) -> Result<crate::data::DataInfo, S
     crate::data::inspect(spec).map_err(|e| e.to_string())
 }
 
+/// Runs a command in a pool of a thread for each core: the libraries' own have one.
+fn on_all_cores(command: impl FnOnce() -> Result<i32, CliError> + Send) -> Result<i32, CliError> {
+    let threads = std::thread::available_parallelism().map_or(1, usize::from);
+    let pool = rayon::ThreadPoolBuilder::new()
+        .num_threads(threads)
+        .build()
+        .map_err(|e| CliError::Internal(format!("could not start {threads} threads: {e}")))?;
+    pool.install(command)
+}
+
 /// Runs the program and returns its exit code.
 pub fn main() -> i32 {
     let cli = match Cli::try_parse() {
@@ -143,7 +161,7 @@ pub fn main() -> i32 {
         .without_time()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DDPM_LAB_LOG").unwrap_or_else(|_| "warn".into()))
         .init();
-    if matches!(cli.command, Command::Bench(_) | Command::Evaluate(_) | Command::Worker(_)) {
+    if matches!(cli.command, Command::Bench(_) | Command::Evaluate(_) | Command::Posterior(_) | Command::Sample(_) | Command::Worker(_)) {
         // SAFETY: the threads of this process are started by the commands below.
         unsafe { crate::train::no_threads_but_ours() };
     }
@@ -154,6 +172,8 @@ pub fn main() -> i32 {
         Command::Ls(args) => runs::ls(args),
         Command::Show(args) => runs::show(args),
         Command::Evaluate(args) => evaluate::evaluate(args),
+        Command::Sample(args) => on_all_cores(|| sample::sample(args)),
+        Command::Posterior(args) => on_all_cores(|| posterior::posterior(args)),
         Command::Schedule(args) => inspect::schedule(args),
         Command::Forward(args) => inspect::forward(args),
         Command::Data(command) => data::run(command),

@@ -78,6 +78,9 @@ pub enum DataError {
     #[error("{path} cannot be imported: {what}")]
     Unusable { path: PathBuf, what: String },
 
+    #[error("{path} cannot be a mask: it is {found} pixels, the data is {expected}")]
+    MaskSize { path: PathBuf, found: String, expected: String },
+
     #[error("{path} exists already; --force replaces it")]
     Exists { path: PathBuf },
 

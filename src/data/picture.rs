@@ -176,6 +176,20 @@ pub fn tile(pictures: &[RgbImage], columns: usize) -> RgbImage {
     sheet
 }
 
+/// Which pixels of a picture of the size of `shape` are nearer to white than to black, row by row.
+///
+/// # Errors
+/// If it is no picture, or of another size.
+pub fn mask(path: &std::path::Path, shape: Shape) -> Result<Vec<bool>, DataError> {
+    let grey = super::import::decode(path)?.into_luma8();
+    if (grey.width() as usize, grey.height() as usize) != (shape.width, shape.height) {
+        let size = |width: usize, height: usize| format!("{width} × {height}");
+        let (found, expected) = (size(grey.width() as usize, grey.height() as usize), size(shape.width, shape.height));
+        return Err(DataError::MaskSize { path: path.to_owned(), found, expected });
+    }
+    Ok(grey.pixels().map(|p| p.0[0] >= 128).collect())
+}
+
 /// The bytes of a PNG file.
 ///
 /// # Errors

@@ -40,7 +40,11 @@ impl BinomialDiffusion {
     /// # Errors
     /// Where the schedule does not exist.
     pub fn new(spec: &DiffusionSpec, shape: Shape) -> Result<Self, ScheduleError> {
-        let schedule = NoiseSchedule::of(&spec.noise())?;
+        Ok(Self::with_schedule(spec, NoiseSchedule::of(&spec.noise())?, shape))
+    }
+
+    /// The process of `spec` over another schedule than the one it names: fewer timesteps of it, say.
+    pub fn with_schedule(spec: &DiffusionSpec, schedule: NoiseSchedule, shape: Shape) -> Self {
         let pi = spec.binomial_pi;
         let tables = (0..schedule.timesteps())
             .map(|i| {
@@ -53,7 +57,7 @@ impl BinomialDiffusion {
                 At { alpha_bar: schedule.alpha_bars[i], posterior: [false, true].map(|x_t| [false, true].map(|x_0| posterior(x_t, x_0))) }
             })
             .collect();
-        Ok(Self { schedule, pi, shape, tables })
+        Self { schedule, pi, shape, tables }
     }
 
     /// T.
@@ -170,12 +174,27 @@ impl BinomialDiffusion {
         (simple * entropy + if bound > 0.0 { bound * terms.vb } else { 0.0 }, terms)
     }
 
-    /// One step of the reverse process, in place: x_{t−1} ~ p(x_{t−1} | x_t), at t = 1 a draw of x_0; `noise` is uniform.
-    pub fn p_sample(&self, t: Timestep, x: &mut [f32], output: &[f32], noise: &[f32]) {
-        for ((x, &logit), &u) in x.iter_mut().zip(output).zip(noise) {
+    /// p(x_{t−1} = 1 | x_t) for each bit; at t = 1 p̂(x_0 = 1 | x_1).
+    pub fn p_rates(&self, t: Timestep, x_t: &[f32], output: &[f32], rates: &mut [f64]) {
+        for ((rate, &x), &logit) in rates.iter_mut().zip(x_t).zip(output) {
             let says = (logistic(f64::from(logit)), logistic(-f64::from(logit)));
-            *x = sign(f64::from(u) < self.reverse(t, bit(*x), says).0);
+            *rate = self.reverse(t, bit(x), says).0;
         }
+    }
+
+    /// Draws `x_t ~ q(x_t | x_{t−1})`, in place; `noise` is uniform in [0, 1).
+    pub fn q_step(&self, t: Timestep, x: &mut [f32], noise: &[f32]) {
+        let kept = 1.0 - self.schedule.betas[t.index()];
+        for (x, &u) in x.iter_mut().zip(noise) {
+            *x = sign(f64::from(u) < rate(kept, self.pi, bit(*x)));
+        }
+    }
+}
+
+/// Draws bits of the given rates; `noise` is uniform in [0, 1).
+pub fn draw_bits(rates: &[f64], noise: &[f32], x: &mut [f32]) {
+    for ((x, &rate), &u) in x.iter_mut().zip(rates).zip(noise) {
+        *x = sign(f64::from(u) < rate);
     }
 }
 
@@ -198,7 +217,7 @@ fn sign(x: bool) -> f32 {
     if x { 1.0 } else { -1.0 }
 }
 
-fn logistic(x: f64) -> f64 {
+pub(super) fn logistic(x: f64) -> f64 {
     1.0 / (1.0 + (-x).exp())
 }
 

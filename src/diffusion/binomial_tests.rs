@@ -1,7 +1,7 @@
 //! The Binomial process against its definition, draws and finite differences; [`binomial_enumeration_tests`](super) has whole
 //! bounds.
 
-use super::binomial::BinomialDiffusion;
+use super::binomial::{BinomialDiffusion, draw_bits};
 use super::*;
 use crate::data::{Encoding, Shape};
 use crate::rng::{EVALUATION_SEED, Purpose, stream};
@@ -173,8 +173,9 @@ fn the_reverse_step_draws_from_the_reverse_distribution() {
         let t = Timestep::from_index(i);
         let p_one = 1.0 / (1.0 + f64::exp(-0.8));
         let rate = p_one * inner.posterior(t, x_t > 0.0, true) + (1.0 - p_one) * inner.posterior(t, x_t > 0.0, false);
-        let mut x = vec![x_t; n];
-        d.p_sample(t, &mut x, &vec![0.8; n], &noise);
+        let (mut x, mut rates) = (vec![x_t; n], vec![0.0; n]);
+        inner.p_rates(t, &x, &vec![0.8; n], &mut rates);
+        draw_bits(&rates, &noise, &mut x);
         let share = x.iter().filter(|v| **v == 1.0).count() as f64 / n as f64;
         assert!((share - rate).abs() < 5.0 * (rate * (1.0 - rate) / n as f64).sqrt(), "{i} {x_t}: {share} {rate}");
     }

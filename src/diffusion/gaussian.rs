@@ -28,7 +28,16 @@ impl SampleTerms {
     }
 }
 
-/// The mean and log-variance of p(x_{t−1} | x_t), and the x_0 they were made of, for one element.
+/// p(x_{t−1} | x_t) of one example, element by element.
+#[derive(Clone, Debug, Default)]
+pub struct ReverseStep {
+    /// x̂_0, clipped where the configuration says so.
+    pub x0: Vec<f64>,
+    pub mean: Vec<f64>,
+    pub log_variance: Vec<f64>,
+}
+
+/// The log-variance of p(x_{t−1} | x_t), and the x_0 its mean is made of, for one element.
 #[derive(Clone, Copy, Debug)]
 struct Reverse {
     x0: f64,
@@ -71,6 +80,11 @@ impl GaussianDiffusion {
         if spec.prediction == Prediction::Epsilon && schedule.ends_without_signal() {
             return Err(ScheduleError::EpsilonWithoutSignal);
         }
+        Ok(Self::with_schedule(spec, schedule, shape, encoding))
+    }
+
+    /// The process of `spec` over another schedule than the one it names: fewer timesteps of it, say.
+    pub fn with_schedule(spec: &DiffusionSpec, schedule: NoiseSchedule, shape: Shape, encoding: Encoding) -> Self {
         let posterior = schedule.posterior_log_variances(spec.first_log_variance);
         let (low, high) = schedule.reverse_log_variances(spec.variance, spec.first_log_variance);
         let tables = (0..schedule.timesteps())
@@ -85,7 +99,7 @@ impl GaussianDiffusion {
                 snr: schedule.snr(Timestep::from_index(i)),
             })
             .collect();
-        Ok(Self {
+        Self {
             prediction: spec.prediction,
             variance: spec.variance,
             shape,
@@ -94,7 +108,7 @@ impl GaussianDiffusion {
             decoder: Decoder::new(encoding, spec.decoder_cdf),
             schedule,
             tables,
-        })
+        }
     }
 
     /// T.
@@ -329,16 +343,39 @@ impl GaussianDiffusion {
         (simple * squared / dims + variance_vb * horizon * terms.vb, terms)
     }
 
-    /// One ancestral step, in place: x_{t−1} = μ(x_t, x̂_0) + σ z, without noise at t = 1. [Ho20, Alg. 2]
-    pub fn p_sample(&self, t: Timestep, x: &mut [f32], output: &[f32], noise: &[f32]) {
+    /// x̂_0 that the output stands for, clipped where the configuration says so; of the process that the network was trained on.
+    pub fn predict_x0(&self, t: Timestep, x_t: &[f32], output: &[f32], x0: &mut Vec<f64>) {
         let at = &self.tables[t.index()];
-        for (j, x) in x.iter_mut().enumerate() {
+        x0.clear();
+        x0.extend(x_t.iter().enumerate().map(|(j, &x_t)| {
+            let x0 = self.x0_of(at, f64::from(x_t), f64::from(output[self.places(j).0]));
+            if self.clip_x0 { x0.clamp(-1.0, 1.0) } else { x0 }
+        }));
+    }
+
+    /// p(x_{t−1} | x_t) of one example with the x̂_0 that `step` holds: the posterior mean at it, and the log-variance. [Ho20, Eq. 7]
+    pub fn p_mean_variance(&self, t: Timestep, x_t: &[f32], output: &[f32], step: &mut ReverseStep) {
+        let at = &self.tables[t.index()];
+        step.mean.resize(x_t.len(), 0.0);
+        step.log_variance.resize(x_t.len(), 0.0);
+        for (j, &x_t) in x_t.iter().enumerate() {
             let (place, variance_place) = self.places(j);
-            let x_t = f64::from(*x);
-            let reverse = self.reverse(at, x_t, f64::from(output[place]), f64::from(output[variance_place]), self.clip_x0);
-            let mean = at.x0_coef * reverse.x0 + at.xt_coef * x_t;
-            let deviation = if t == Timestep::FIRST { 0.0 } else { (0.5 * reverse.log_variance).exp() };
-            *x = (mean + deviation * f64::from(noise[j])) as f32;
+            let x_t = f64::from(x_t);
+            step.mean[j] = at.x0_coef * step.x0[j] + at.xt_coef * x_t;
+            step.log_variance[j] = self.reverse(at, x_t, f64::from(output[place]), f64::from(output[variance_place]), false).log_variance;
+        }
+    }
+
+    /// ε̂ of element `j` as the network put it out: where x̂_0 is clipped, not that of the clipped one.
+    pub fn raw_epsilon(&self, t: Timestep, j: usize, x_t: f64, output: &[f32]) -> f64 {
+        self.eps_of(&self.tables[t.index()], x_t, f64::from(output[self.places(j).0]))
+    }
+
+    /// Draws `x_t ~ q(x_t | x_{t−1})`, in place: √(1 − β_t) · x + √β_t · z.
+    pub fn q_step(&self, t: Timestep, x: &mut [f32], noise: &[f32]) {
+        let beta = self.schedule.betas[t.index()];
+        for (x, &z) in x.iter_mut().zip(noise) {
+            *x = ((1.0 - beta).sqrt() * f64::from(*x) + beta.sqrt() * f64::from(z)) as f32;
         }
     }
 }

@@ -1,6 +1,7 @@
 //! Weights, λ, learned variances and the end without signal: closed forms of the training losses.
 
 use super::bound::{BoundOptions, evaluate};
+use super::gaussian::ReverseStep;
 use super::oracle::{Component, MixtureOracle};
 use super::sampling::ancestral;
 use super::timestep_plan::TimestepPlan;
@@ -236,9 +237,10 @@ fn without_signal_at_the_end_everything_stays_finite_and_epsilon_is_refused() {
                 );
                 assert!(terms.mse < 1e-9 && (terms.x0_mse / expected - 1.0).abs() < 1e-4, "ε is x_T: {terms:?}");
             }
-            let mut x = x_t;
-            diffusion.p_sample(end, &mut x, &output, &noise);
-            assert!(x.iter().all(|x| x.is_finite()));
+            let mut step = ReverseStep::default();
+            diffusion.predict_x0(end, &x_t, &output, &mut step.x0);
+            diffusion.p_mean_variance(end, &x_t, &output, &mut step);
+            assert!(step.mean.iter().chain(&step.log_variance).all(|x| x.is_finite()));
         }
     }
     let bits = DiffusionSpec { kernel: Kernel::Binomial, ..zero(Prediction::X0, VarianceType::FixedLarge) };

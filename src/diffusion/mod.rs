@@ -1,7 +1,7 @@
 //! Diffusion mathematics on the host: schedules, the Gaussian and the Binomial forward and reverse process, losses, the
 //! bound, sampling.
 //!
-//! Start at [`Diffusion`]; [`bound::evaluate`] and [`sampling::ancestral`] use it with any [`Denoiser`].
+//! Start at [`Diffusion`]; [`bound::evaluate`] and [`sampling::Walk`] use it with any [`Denoiser`].
 //! Everything here works on plain slices, in `f64` wherever a number ends up in a bound: no tensors, no files, no clock.
 
 pub mod binomial;
@@ -9,11 +9,14 @@ pub mod bound;
 pub mod decoder;
 pub mod denoiser;
 pub mod gaussian;
+pub mod gaussian_oracle;
 pub mod oracle;
+pub mod posterior;
 pub mod preflight;
 pub mod process;
 pub mod quality;
 pub mod rate;
+pub mod respacing;
 pub mod sampling;
 pub mod schedule;
 pub mod spec;
@@ -29,12 +32,18 @@ mod loss_tests;
 #[cfg(test)]
 mod oracle_tests;
 #[cfg(test)]
+mod posterior_tests;
+#[cfg(test)]
+mod sampling_tests;
+#[cfg(test)]
 mod tests;
 
 pub use binomial::BinomialDiffusion;
 pub use denoiser::{Denoiser, DenoiserError, Interrupted};
 pub use gaussian::{GaussianDiffusion, SampleTerms};
+pub use posterior::Condition;
 pub use process::Diffusion;
+pub use respacing::{Respaced, Spacing, Steps};
 pub use schedule::{NoiseSchedule, ScheduleError};
 pub use spec::{
     DecoderCdf, DiffusionSpec, FirstLogVariance, Kernel, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, ScheduleSpec,

@@ -5,7 +5,7 @@
 
 use super::binomial::BinomialDiffusion;
 use super::gaussian::{GaussianDiffusion, SampleTerms};
-use super::schedule::ScheduleError;
+use super::schedule::{NoiseSchedule, ScheduleError};
 use super::spec::{DiffusionSpec, Kernel, LossSpec};
 use crate::data::{Encoding, Shape};
 use crate::rng::Stream;
@@ -25,6 +25,26 @@ impl Diffusion {
         match spec.kernel {
             Kernel::Gaussian => GaussianDiffusion::new(spec, shape, encoding).map(Self::Gaussian),
             Kernel::Binomial => BinomialDiffusion::new(spec, shape).map(Self::Binomial),
+        }
+    }
+
+    /// The process of `spec` over the timesteps `kept` of its schedule alone, ascending; β is derived again from ᾱ.
+    ///
+    /// # Errors
+    /// Where the schedule does not exist, or fewer than two timesteps are kept.
+    pub fn respaced(spec: &DiffusionSpec, shape: Shape, encoding: Encoding, kept: &[Timestep]) -> Result<Self, ScheduleError> {
+        let schedule = NoiseSchedule::new(spec.schedule, spec.timesteps)?.respaced(kept)?;
+        Ok(match spec.kernel {
+            Kernel::Gaussian => Self::Gaussian(GaussianDiffusion::with_schedule(spec, schedule, shape, encoding)),
+            Kernel::Binomial => Self::Binomial(BinomialDiffusion::with_schedule(spec, schedule, shape)),
+        })
+    }
+
+    /// The schedule.
+    pub fn schedule(&self) -> &NoiseSchedule {
+        match self {
+            Self::Gaussian(d) => &d.schedule,
+            Self::Binomial(d) => &d.schedule,
         }
     }
 
@@ -132,11 +152,11 @@ impl Diffusion {
         }
     }
 
-    /// One step of the reverse process, in place: x_{t−1} from x_t.
-    pub fn p_sample(&self, t: Timestep, x: &mut [f32], output: &[f32], noise: &[f32]) {
+    /// Draws x_t ~ q(x_t | x_{t−1}), in place.
+    pub fn q_step(&self, t: Timestep, x: &mut [f32], noise: &[f32]) {
         match self {
-            Self::Gaussian(d) => d.p_sample(t, x, output, noise),
-            Self::Binomial(d) => d.p_sample(t, x, output, noise),
+            Self::Gaussian(d) => d.q_step(t, x, noise),
+            Self::Binomial(d) => d.q_step(t, x, noise),
         }
     }
 }

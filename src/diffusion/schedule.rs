@@ -151,7 +151,7 @@ impl NoiseSchedule {
     }
 
     /// The tables of betas that were [checked].
-    fn from_betas(betas: Vec<f64>) -> Self {
+    pub(super) fn from_betas(betas: Vec<f64>) -> Self {
         let alpha_bars = products(&betas);
         let alpha_bars_prev: Vec<f64> = std::iter::once(1.0).chain(alpha_bars.iter().copied()).take(betas.len()).collect();
         let table = |f: &dyn Fn(f64, f64, f64) -> f64| {
@@ -161,6 +161,29 @@ impl NoiseSchedule {
         let posterior_x0_coefs = table(&|beta, ab, prev| beta * prev.sqrt() / (1.0 - ab));
         let posterior_xt_coefs = table(&|beta, ab, prev| (1.0 - prev) * (1.0 - beta).sqrt() / (1.0 - ab));
         Self { betas, alpha_bars, alpha_bars_prev, posterior_variances, posterior_x0_coefs, posterior_xt_coefs }
+    }
+
+    /// The schedule over the timesteps `kept` alone, ascending: β'_k = 1 − ᾱ_{t_k} / ᾱ_{t_{k−1}}. [Nichol21, §4]
+    ///
+    /// # Errors
+    /// If fewer than two are kept, or they do not ascend.
+    pub fn respaced(&self, kept: &[Timestep]) -> Result<Self, ScheduleError> {
+        if kept.len() < 2 {
+            return Err(ScheduleError::TooShort { timesteps: kept.len() as u32 });
+        }
+        let mut before = 1.0;
+        let betas: Vec<f64> = kept
+            .iter()
+            .map(|t| {
+                let alpha_bar = self.alpha_bars[t.index()];
+                1.0 - alpha_bar / std::mem::replace(&mut before, alpha_bar)
+            })
+            .collect();
+        // The last is 1 where the schedule leaves no signal; the comparison also rejects NaN.
+        if let Some(i) = betas.iter().position(|beta| !(0.0 < *beta && *beta <= 1.0)) {
+            return Err(ScheduleError::BetaOutOfRange { t: i + 1, beta: betas[i] });
+        }
+        Ok(Self::from_betas(betas))
     }
 
     /// T.

@@ -13,6 +13,7 @@ pub mod input;
 pub mod load;
 pub mod page;
 pub mod pairing;
+pub mod sheet;
 pub mod stats;
 pub mod study;
 #[cfg(test)]

@@ -4,9 +4,9 @@
 //! whole, so a run can be looked at while it trains.
 
 use super::floor::scaled;
-use super::{Network, TrainError, checkpoint};
+use super::{Network, TrainError, checkpoint, samples};
 use crate::config::RunConfig;
-use crate::data::{self, Dataset, Examples};
+use crate::data::{self, DataError, Dataset, Examples};
 use crate::diffusion::bound::{self, BoundEstimate, BoundOptions};
 use crate::diffusion::oracle::MixtureOracle;
 use crate::diffusion::timestep_plan::TimestepPlan;
@@ -76,6 +76,14 @@ impl Trained {
             Weights::Ema => &self.weights.ema,
         };
         Ok(Network::new(&self.model, flat, self.dataset.info.shape, device)?)
+    }
+
+    /// The PNG bytes of samples, as the run itself draws them.
+    ///
+    /// # Errors
+    /// If the picture cannot be encoded.
+    pub fn picture(&self, samples: &[f32]) -> Result<Vec<u8>, DataError> {
+        samples::picture(&self.dataset, samples)
     }
 
     pub fn split(&self, split: Split) -> &Examples {

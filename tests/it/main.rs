@@ -5,4 +5,5 @@ mod commands;
 mod evaluate;
 mod lab;
 mod readme;
+mod sampling;
 mod training;

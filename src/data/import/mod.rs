@@ -17,6 +17,11 @@ use image::DynamicImage;
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
+/// A picture file, upright.
+pub(super) fn decode(path: &Path) -> Result<DynamicImage, DataError> {
+    folder::decode(path)
+}
+
 /// What to import, and how.
 #[derive(Clone, Debug, PartialEq)]
 pub struct ImportOptions {
