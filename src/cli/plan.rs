@@ -113,7 +113,7 @@ fn runs_table(grid: &Grid, states: &[Standing]) -> String {
 }
 
 /// Floating-point operations of a run: training, the evaluations on val, the final one on test, the samples.
-fn flops(run: &GridRun) -> Result<f64, CliError> {
+pub fn flops(run: &GridRun) -> Result<f64, CliError> {
     let config = &run.config;
     let channels = Diffusion::new(&config.diffusion, run.info.shape, run.info.encoding)?.output_channels();
     let forward = Model::new(&config.model, run.info.shape, channels)?.forward_flops() as f64;

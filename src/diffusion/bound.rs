@@ -4,7 +4,7 @@
 //! (t, example, draw) alone, so every run is measured on the same draws and differences between runs are paired.
 //! Results are gathered in the order of (t, draw, example), whatever thread computed them.
 
-use super::{Denoiser, DenoiserError, Diffusion, Interrupted, SampleTerms};
+use super::{Denoiser, DenoiserError, Diffusion, Interrupted, Job, SampleTerms};
 use crate::record::Moments;
 use crate::rng::{self, Purpose};
 use crate::units::Timestep;
@@ -199,6 +199,11 @@ fn evaluate_batch(
     count: usize,
     jobs: &[(Timestep, usize)],
 ) -> Result<Vec<SampleTerms>, DenoiserError> {
+    let noise_of = |t: Timestep, i: usize| rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, t.get()).lane((i / count) as u32);
+    let as_job = |&(t, i): &(Timestep, usize)| Job { t, example: (i % count) as u32, noise: noise_of(t, i) };
+    if let Some(terms) = denoiser.terms(&jobs.iter().map(as_job).collect::<Vec<_>>()) {
+        return terms;
+    }
     let dims = diffusion.shape().dims();
     let output_dims = diffusion.output_dims();
     let mut noise = vec![0.0; jobs.len() * dims];
@@ -206,10 +211,9 @@ fn evaluate_batch(
     let mut output = vec![0.0; jobs.len() * output_dims];
     let t: Vec<Timestep> = jobs.iter().map(|(t, _)| *t).collect();
     for (b, (t, i)) in jobs.iter().enumerate() {
-        let (example, draw) = (i % count, i / count);
+        let example = i % count;
         let at = b * dims..(b + 1) * dims;
-        let stream = rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, t.get()).lane(draw as u32);
-        diffusion.draw_noise(&stream, example as u32, &mut noise[at.clone()]);
+        diffusion.draw_noise(&noise_of(*t, *i), example as u32, &mut noise[at.clone()]);
         diffusion.q_sample(*t, &examples[example * dims..(example + 1) * dims], &noise[at.clone()], &mut x_t[at]);
     }
     denoiser.predict(&x_t, &t, &mut output)?;

@@ -4,6 +4,10 @@
 //! 2·D where variances are learned (per pixel: the channels of the prediction, then those of the variance).
 //! Bounds are computed in `f64` whatever the network computes in.
 
+mod coefficients;
+
+pub use coefficients::Coefficients;
+
 use super::decoder::Decoder;
 use super::schedule::{NoiseSchedule, ScheduleError};
 use super::spec::{DiffusionSpec, LossSpec, LossVariant, LossWeighting, Prediction, VarianceType};
@@ -245,6 +249,18 @@ impl GaussianDiffusion {
         SampleTerms { mse: mse / dims, x0_mse: x0_mse / dims, vb: nats / (dims * LN_2) }
     }
 
+    /// Weights in the loss at t: of the squared error, of the bound through the mean, of the bound through the variance.
+    fn loss_weights(&self, loss: &LossSpec, _t: Timestep) -> (f64, f64, f64) {
+        let weight = match loss.weighting {
+            LossWeighting::Constant => 1.0,
+        };
+        match loss.variant {
+            LossVariant::Simple => (weight, 0.0, 0.0),
+            LossVariant::Vlb => (0.0, 1.0, 1.0),
+            LossVariant::Hybrid => (weight, 0.0, loss.vlb_weight),
+        }
+    }
+
     /// The training loss of one example, and `scale` times its gradient in the output.
     ///
     /// - `simple`: weight · mean over dimensions of (target − output)². [Ho20, Eq. 14]
@@ -266,14 +282,7 @@ impl GaussianDiffusion {
     ) -> (f64, SampleTerms) {
         let at = self.tables[t.index()];
         let dims = x_0.len() as f64;
-        let weight = match loss.weighting {
-            LossWeighting::Constant => 1.0,
-        };
-        let (simple, mean_vb, variance_vb) = match loss.variant {
-            LossVariant::Simple => (weight, 0.0, 0.0),
-            LossVariant::Vlb => (0.0, 1.0, 1.0),
-            LossVariant::Hybrid => (weight, 0.0, loss.vlb_weight),
-        };
+        let (simple, mean_vb, variance_vb) = self.loss_weights(loss, t);
         let horizon = self.timesteps() as f64;
         let x0_slope = self.x0_slope(&at);
         let log_variance_slope = (at.high - at.low) / 2.0;

@@ -21,8 +21,8 @@ mod binomial_tests;
 mod tests;
 
 pub use binomial::BinomialDiffusion;
-pub use denoiser::{Denoiser, DenoiserError, Interrupted};
-pub use gaussian::{GaussianDiffusion, SampleTerms};
+pub use denoiser::{Denoiser, DenoiserError, Interrupted, Job};
+pub use gaussian::{Coefficients, GaussianDiffusion, SampleTerms};
 pub use process::Diffusion;
 pub use schedule::{NoiseSchedule, ScheduleError};
 pub use spec::{

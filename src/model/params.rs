@@ -192,6 +192,17 @@ impl ParamLayout {
         Ok(())
     }
 
+    /// The parameters of a forward pass from tensors in the order of the flat buffer.
+    ///
+    /// # Errors
+    /// If they are not those of this model.
+    pub fn params(&self, tensors: &[Tensor]) -> Result<Params> {
+        if tensors.len() != self.specs.len() || self.specs.iter().zip(tensors).any(|(spec, t)| t.dims() != spec.shape) {
+            bail!("{} tensors were given for a network of {} parameters of other shapes", tensors.len(), self.specs.len())
+        }
+        Ok(Params { tensors: self.position.iter().map(|&place| tensors[place].clone()).collect() })
+    }
+
     /// (name, shape, numbers) of every parameter as a file holds it, sorted by name.
     ///
     /// # Panics

@@ -52,23 +52,38 @@ impl BatchSource<'_> {
     pub fn draw(&self, step: u32, from: usize, indices: &[usize]) -> MicroBatch {
         let dims = self.diffusion.shape().dims();
         let n = indices.len();
-        let stream = |purpose| rng::stream(self.seed, purpose, step);
-        let (times, noises, flips) = (stream(Purpose::Timestep), stream(Purpose::Noise), stream(Purpose::Flip));
+        let noises = self.noise_stream(step);
         let mut batch =
             MicroBatch { t: Vec::with_capacity(n), x_0: vec![0.0; n * dims], noise: vec![0.0; n * dims], x_t: vec![0.0; n * dims] };
         for (i, index) in indices.iter().enumerate() {
             let sample = (from + i) as u32;
             let at = i * dims..(i + 1) * dims;
             self.dataset.train.scaled(*index, &mut batch.x_0[at.clone()]);
-            if self.flip && flips.below(sample, 0, 2) == 1 {
+            if self.mirrored(step, sample) {
                 data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
             }
-            let t = Timestep::from_index(times.below(sample, 0, self.diffusion.timesteps() as u32) as usize);
+            let t = self.timestep(step, sample);
             self.diffusion.draw_noise(&noises, sample, &mut batch.noise[at.clone()]);
             self.diffusion.q_sample(t, &batch.x_0[at.clone()], &batch.noise[at.clone()], &mut batch.x_t[at]);
             batch.t.push(t);
         }
         batch
+    }
+
+    /// The timestep of a sample.
+    pub fn timestep(&self, step: u32, sample: u32) -> Timestep {
+        let times = rng::stream(self.seed, Purpose::Timestep, step);
+        Timestep::from_index(times.below(sample, 0, self.diffusion.timesteps() as u32) as usize)
+    }
+
+    /// Whether a sample is mirrored left to right.
+    pub fn mirrored(&self, step: u32, sample: u32) -> bool {
+        self.flip && rng::stream(self.seed, Purpose::Flip, step).below(sample, 0, 2) == 1
+    }
+
+    /// The randomness of the noise at `step`.
+    pub fn noise_stream(&self, step: u32) -> Stream {
+        rng::stream(self.seed, Purpose::Noise, step)
     }
 
     /// The randomness of dropout at `step`.

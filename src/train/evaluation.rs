@@ -42,6 +42,7 @@ impl Trainer<'_> {
         let mut x_0 = vec![0.0; count * dims];
         x_0.chunks_exact_mut(dims).enumerate().for_each(|(i, x)| examples.scaled(i, x));
 
+        let network = network.with_terms(&self.diffusion, &x_0)?;
         let (pool, diffusion, stop, draws) = (&self.pool, &self.diffusion, self.options.stop, self.config.eval.draws);
         let emit = &self.emit;
         let mut last = Instant::now();

@@ -6,6 +6,10 @@
 mod batch;
 mod checkpoint;
 mod device;
+mod device_engine;
+mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod error;
 mod evaluation;
 mod gradient;
@@ -14,7 +18,7 @@ mod samples;
 mod trainer;
 mod window;
 
-pub use device::{DeviceChoice, instruction_set};
+pub use device::{DeviceChoice, instruction_set, needs_cuda};
 pub use error::TrainError;
 pub use network::Network;
 pub use trainer::{Outcome, RunOptions, Trainer};

@@ -32,6 +32,7 @@ pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
         CudaStorageSlice::F32(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::F64(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::BF16(s) => s.device_ptr(&stream).0,
+        CudaStorageSlice::U8(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::I32(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::I64(s) => s.device_ptr(&stream).0,
         _ => bail!("a CUDA kernel was given a tensor of another type"),

@@ -15,6 +15,11 @@ pub fn stands_in() -> bool {
     STANDS_IN.get()
 }
 
+/// From now on on this thread: for the threads of a pool inside [`standing_in`].
+pub fn stand_in_here() {
+    STANDS_IN.set(true);
+}
+
 /// Runs `f` with the emulator in place of a device, or says why it cannot.
 pub fn standing_in<R>(f: impl FnOnce() -> R) -> Option<R> {
     if let Err(reason) = library() {
