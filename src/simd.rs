@@ -162,3 +162,40 @@ impl<T: Lanes, S: Simd> Mul for V<T, S> {
         Self(self.0, T::mul(self.0, self.1, other.1))
     }
 }
+
+/// Floating-point operations a second of fused multiply-adds in f32 on `threads` threads: what no kernel can exceed.
+/// The best of several short measurements, each some tens of milliseconds.
+pub fn peak_flops(threads: usize) -> f64 {
+    const ROUNDS: usize = 2_000_000;
+    let flops = |_| {
+        let start = std::time::Instant::now();
+        let per_round = std::thread::scope(|scope| {
+            let busy: Vec<_> = (0..threads).map(|_| scope.spawn(|| pulp::Arch::new().dispatch(MultiplyAdds(ROUNDS)))).collect();
+            busy.into_iter().map(|thread| thread.join().expect("multiplying does not panic")).sum::<f64>()
+        });
+        per_round * ROUNDS as f64 / start.elapsed().as_secs_f64()
+    };
+    (0..5).map(flops).fold(0.0, f64::max)
+}
+
+struct MultiplyAdds(usize);
+
+impl pulp::WithSimd for MultiplyAdds {
+    /// Operations of a round.
+    type Output = f64;
+
+    #[inline(always)]
+    fn with_simd<S: Simd>(self, simd: S) -> f64 {
+        // Enough independent sums to hide the latency, few enough for 16 registers.
+        const SUMS: usize = 12;
+        let factor = std::hint::black_box(simd.splat_f32s(0.999));
+        let mut sums = [simd.splat_f32s(1.0); SUMS];
+        for _ in 0..self.0 {
+            for sum in &mut sums {
+                *sum = simd.mul_add_e_f32s(*sum, factor, factor);
+            }
+        }
+        std::hint::black_box(sums);
+        (2 * SUMS * size_of::<S::f32s>() / size_of::<f32>()) as f64
+    }
+}

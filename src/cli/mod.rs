@@ -2,6 +2,7 @@
 //!
 //! Start at [`main`]: parse, dispatch, report.
 
+mod bench;
 mod data;
 mod error;
 mod inspect;
@@ -54,6 +55,8 @@ enum Command {
     /// Data sets: import, inspect, list.
     #[command(subcommand)]
     Data(data::DataCommand),
+    /// Time a training step and a prediction of each cell on this machine.
+    Bench(bench::BenchArgs),
     /// Train one run in this process; a sweep starts it.
     #[command(hide = true)]
     Worker(worker::WorkerArgs),
@@ -112,6 +115,10 @@ pub fn main() -> i32 {
         .without_time()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DDPM_LAB_LOG").unwrap_or_else(|_| "warn".into()))
         .init();
+    if matches!(cli.command, Command::Bench(_) | Command::Worker(_)) {
+        // SAFETY: the threads of this process are started by the commands below.
+        unsafe { crate::train::no_threads_but_ours() };
+    }
     let result = match &cli.command {
         Command::Plan(args) => plan::plan(args),
         Command::Sweep(args) => sweep::sweep(args),
@@ -121,6 +128,7 @@ pub fn main() -> i32 {
         Command::Schedule(args) => inspect::schedule(args),
         Command::Forward(args) => inspect::forward(args),
         Command::Data(command) => data::run(command),
+        Command::Bench(args) => bench::bench(args),
         Command::Worker(args) => worker::worker(args),
     };
     match result {

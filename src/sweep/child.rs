@@ -6,6 +6,7 @@ use super::plan::PlanEntry;
 use super::stop::{SIGNALS, signal_name};
 use crate::record::Event;
 use crate::store::{Manifest, Provenance, RunDir, SCHEMA, Status, StoreError, Volatile, fs};
+use crate::train::ONE_THREAD;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
 use std::os::unix::process::ExitStatusExt;
@@ -14,8 +15,6 @@ use std::process::{ChildStdin, Command, ExitStatus, Stdio};
 use std::sync::mpsc::Sender;
 use std::time::{Duration, Instant};
 
-/// Each worker computes on the threads it was given, and no library adds its own.
-const ONE_THREAD: [&str; 3] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "POLARS_MAX_THREADS"];
 /// How long a dead worker's last lines are waited for: a process it started may hold its output open.
 const LAST_LINES: Duration = Duration::from_secs(2);
 const LOG_TAIL_BYTES: u64 = 4096;

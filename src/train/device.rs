@@ -5,6 +5,21 @@ use crate::config::{Dtype, MatmulPrecision, TrainSpec};
 use crate::ops::cuda;
 use candle_core::Device;
 
+/// What tells libraries to start no threads of their own: the trainer's are as many as it was given, and candle's pool,
+/// whose idle threads spin, would take the cores from them.
+pub const ONE_THREAD: [&str; 3] = ["RAYON_NUM_THREADS", "CANDLE_NUM_THREADS", "POLARS_MAX_THREADS"];
+
+/// Sets [`ONE_THREAD`] for this process, where the user has not.
+///
+/// # Safety
+/// No other thread may run yet.
+pub unsafe fn no_threads_but_ours() {
+    for name in ONE_THREAD.iter().filter(|name| std::env::var_os(name).is_none()) {
+        // SAFETY: nothing else reads the environment, as the caller promises.
+        unsafe { std::env::set_var(name, "1") };
+    }
+}
+
 /// `--device`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum DeviceChoice {

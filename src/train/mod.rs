@@ -4,6 +4,7 @@
 //! only knowledge of time is for progress and `timing.jsonl`.
 
 mod batch;
+mod bench;
 mod checkpoint;
 mod device;
 mod device_engine;
@@ -18,7 +19,8 @@ mod samples;
 mod trainer;
 mod window;
 
-pub use device::{DeviceChoice, instruction_set, needs_cuda};
+pub use bench::{BenchOptions, Timing, bench};
+pub use device::{DeviceChoice, ONE_THREAD, instruction_set, needs_cuda, no_threads_but_ours};
 pub use error::TrainError;
 pub use network::Network;
 pub use trainer::{Outcome, RunOptions, Trainer};
