@@ -366,8 +366,10 @@ fn bounds_are_those_of_the_host(device: &Device, emulated: bool) {
             let pool = rayon::ThreadPoolBuilder::new().num_threads(2).start_handler(start).build().unwrap();
             let plan = TimestepPlan::all(diffusion.timesteps());
             let stop = AtomicBool::new(false);
-            let options = BoundOptions { timesteps: &plan, draws: 2, stop: &stop, progress: &mut |_, _| {} };
-            pool.install(|| evaluate(&diffusion, &network, &x_0, options)).unwrap()
+            pool.install(|| {
+                let options = BoundOptions { timesteps: &plan, draws: 2, stop: &stop, progress: &mut |_, _| {} };
+                evaluate(&diffusion, &network, &x_0, options).unwrap()
+            })
         };
         let (ours, host) = (bound(device, emulated), aside(|| bound(&Device::Cpu, false)));
         assert!((ours.bits_per_dim() / host.bits_per_dim() - 1.0).abs() < 1e-5, "{} {}", ours.bits_per_dim(), host.bits_per_dim());

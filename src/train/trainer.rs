@@ -147,11 +147,14 @@ impl<'a> Trainer<'a> {
             let stop = self.options.stop.load(Ordering::Relaxed);
 
             // 1. What the steps so far came to.
-            for seen in engine.seen(stop || self.is_due(step, last), &mut window)? {
+            let news = engine.seen(stop || self.is_due(step, last), &mut window)?;
+            for seen in &news {
                 if !seen.norm.is_finite() {
                     return self.diverge(&mut window, seen.step);
                 }
                 window.push_step(seen.loss, seen.norm);
+            }
+            if let Some(seen) = news.last() {
                 self.report_progress(seen.step + 1, seen.loss);
             }
 

@@ -118,7 +118,7 @@ impl DeviceProcess {
         }
         let device = output.device();
         let output = output.contiguous()?;
-        let slope = Buffer::new(device, output.shape(), DType::F32)?;
+        let slope = if scales.is_some() { Buffer::like(&output)? } else { Buffer::new(device, 1, DType::F32)? };
         let scale_table = Tensor::from_slice(scales.unwrap_or(&[0.0]), scales.map_or(1, <[f64]>::len), device)?;
         let flag = |on: bool| Arg::Int(i32::from(on));
         let sizes = [int(numbers / samples)?, int(batch.x_0.dim(3)?)?, flag(c.learned), Arg::Int(c.levels as i32)];
