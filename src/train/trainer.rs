@@ -89,8 +89,10 @@ impl<'a> Trainer<'a> {
         let dataset = data::load(&config.data)?;
         let diffusion = Diffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
         let model = Model::new(&config.model, dataset.info.shape, diffusion.output_channels())?;
+        // A device takes one thing after the other: a second thread prepares what comes next, more would only hold memory.
+        let threads = if cuda::is_device(options.device) { options.threads.min(2) } else { options.threads };
         let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
+            .num_threads(threads)
             .build()
             .map_err(|e| TrainError::Threads { threads: options.threads, reason: e.to_string() })?;
         let previous = dir.manifest()?;
