@@ -199,15 +199,15 @@ impl<'a> Trainer<'a> {
 
     /// Whether anything at `step` needs to know what the steps before it came to.
     fn is_due(&self, step: u32, last: bool) -> bool {
-        last || step % self.config.log.every == 0
-            || step % self.options.checkpoint_every == 0
+        last || step.is_multiple_of(self.config.log.every)
+            || step.is_multiple_of(self.options.checkpoint_every)
             || self.samples_are_due(step, last)
             || self.evaluation_is_due(step, last)
     }
 
     fn samples_are_due(&self, step: u32, last: bool) -> bool {
         let every = self.config.sample.every;
-        every > 0 && step > 0 && step % every == 0 && !last
+        every > 0 && step > 0 && step.is_multiple_of(every) && !last
     }
 
     /// The optimizer that the configuration asks for.
