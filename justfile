@@ -70,7 +70,7 @@ check: _tools
     cargo fmt --check
     cargo clippy --locked --all-targets -- -D warnings
 
-# One training step against PyTorch, interleaved; makes .bench/ with torch and diffusers the first time.
+# Steps, predictions and sweeps against PyTorch, interleaved; makes .bench/ with torch and diffusers the first time.
 bench-torch *args: _quiet_build
     @[ -x .bench/bin/python ] || (python3 -m venv .bench && .bench/bin/pip install --quiet torch diffusers numpy)
     @.bench/bin/python benches/against_torch.py --lab {{lab}} "$@"

@@ -91,33 +91,92 @@ impl Stream {
 
     /// Fills `out` with independent standard normals: the sequence of `sample`, from its start.
     pub fn normals(&self, sample: u32, out: &mut [f32]) {
+        self.normals_each(sample, out.len(), out);
+    }
+
+    /// Fills `out` with the normals of consecutive samples, `each` numbers of a sample: those that [`Stream::normals`] gives
+    /// for it alone.
+    pub fn normals_each(&self, first: u32, each: usize, out: &mut [f32]) {
         let this = *self;
         crate::simd::dispatch(
             #[inline(always)]
-            move || this.fill(sample, out, normals_of),
+            move || {
+                this.fill(
+                    first,
+                    each,
+                    out,
+                    #[inline(always)]
+                    |words| normals_of(words),
+                );
+            },
         );
     }
 
     /// Fills `out` with uniform numbers in [0, 1) of 24 random bits.
     pub fn uniforms(&self, sample: u32, out: &mut [f32]) {
+        self.uniforms_each(sample, out.len(), out);
+    }
+
+    /// As [`Stream::normals_each`], of uniform numbers.
+    pub fn uniforms_each(&self, first: u32, each: usize, out: &mut [f32]) {
         let this = *self;
         crate::simd::dispatch(
             #[inline(always)]
-            move || this.fill(sample, out, uniforms_of),
+            move || {
+                this.fill(
+                    first,
+                    each,
+                    out,
+                    #[inline(always)]
+                    |words| uniforms_of(words),
+                );
+            },
         );
     }
 
-    /// Writes the numbers of consecutive blocks, four to a block, `LANES` blocks at a time.
+    /// Writes the numbers of consecutive blocks, four to a block, of consecutive samples, `LANES` blocks at a time: a lane
+    /// is a block of whichever sample is next, so that short sequences fill the vectors too.
     #[inline(always)]
-    fn fill(&self, sample: u32, out: &mut [f32], numbers: impl Fn([U; 4]) -> [F; 4]) {
-        for (i, chunk) in out.chunks_mut(4 * LANES).enumerate() {
-            let mut counter = [[0; LANES], [sample; LANES], [self.step; LANES], [self.tag; LANES]];
-            for (lane, c) in counter[0].iter_mut().enumerate() {
-                *c = (i * LANES + lane) as u32;
+    fn fill(&self, first: u32, each: usize, out: &mut [f32], mut numbers: impl FnMut([U; 4]) -> [F; 4]) {
+        if each == 0 {
+            return;
+        }
+        let blocks = each.div_ceil(4);
+        let total = out.len() / each * blocks;
+        let (mut sample, mut block) = (0usize, 0usize);
+        for at in (0..total).step_by(LANES) {
+            let lanes = LANES.min(total - at);
+            let mut counter = [[0; LANES], [0; LANES], [self.step; LANES], [self.tag; LANES]];
+            let (start_sample, start_block) = (sample, block);
+            for lane in 0..lanes {
+                counter[0][lane] = block as u32;
+                counter[1][lane] = first.wrapping_add(sample as u32);
+                block += 1;
+                if block == blocks {
+                    (sample, block) = (sample + 1, 0);
+                }
             }
             let drawn = numbers(philox_lanes(counter, self.key));
-            for (j, x) in chunk.iter_mut().enumerate() {
-                *x = drawn[j % 4][j / 4];
+            let begin = start_sample * each + 4 * start_block;
+            if start_sample == sample || (each == 4 * blocks && lanes == LANES) {
+                // No sequence ends inside, or none leaves part of a block over: the numbers lie one behind the other.
+                let end = (begin + 4 * lanes).min(out.len());
+                for (j, x) in out[begin..end].iter_mut().enumerate() {
+                    *x = drawn[j % 4][j / 4];
+                }
+            } else {
+                let (mut s, mut b) = (start_sample, start_block);
+                for lane in 0..lanes {
+                    let n = 4.min(each - 4 * b);
+                    let to = &mut out[s * each + 4 * b..][..n];
+                    for (j, x) in to.iter_mut().enumerate() {
+                        *x = drawn[j][lane];
+                    }
+                    b += 1;
+                    if b == blocks {
+                        (s, b) = (s + 1, 0);
+                    }
+                }
             }
         }
     }
@@ -268,6 +327,27 @@ mod tests {
         st.normals(2, &mut long);
         st.normals(2, &mut short);
         assert_eq!(long[..77], short[..]);
+    }
+
+    #[test]
+    fn samples_drawn_together_are_those_drawn_alone() {
+        let st = stream(1, Purpose::Noise, 5).lane(3);
+        for each in [1, 2, 3, 4, 5, 8, 63, 64, 65, 100] {
+            for samples in [1, 2, 15, 16, 17, 40] {
+                let (mut together, mut alone) = (vec![f32::NAN; each * samples], vec![f32::NAN; each * samples]);
+                st.normals_each(7, each, &mut together);
+                alone.chunks_mut(each).enumerate().for_each(|(i, x)| st.normals(7 + i as u32, x));
+                assert_eq!(together, alone, "normals, {samples} of {each}");
+                st.uniforms_each(7, each, &mut together);
+                alone.chunks_mut(each).enumerate().for_each(|(i, x)| st.uniforms(7 + i as u32, x));
+                assert_eq!(together, alone, "uniforms, {samples} of {each}");
+                // And both are the words of the generator.
+                let i = samples - 1;
+                let word = st.words(7 + i as u32, ((each - 1) / 4) as u32)[(each - 1) % 4];
+                assert_eq!(together[each * samples - 1], (word >> 8) as f32 * TWO_POW_MINUS_24);
+            }
+        }
+        st.normals_each(7, 0, &mut []);
     }
 
     #[test]

@@ -67,11 +67,13 @@ impl Diffusion {
         }
     }
 
-    /// The noise of one example: standard normals for a Gaussian kernel, uniform numbers in [0, 1) for the Binomial one.
-    pub fn draw_noise(&self, stream: &Stream, sample: u32, noise: &mut [f32]) {
+    /// The noise of consecutive examples, `first` being the number of the first: standard normals for a Gaussian kernel,
+    /// uniform numbers in [0, 1) for the Binomial one.
+    pub fn draw_noise(&self, stream: &Stream, first: u32, noise: &mut [f32]) {
+        let each = self.shape().dims();
         match self {
-            Self::Gaussian(_) => stream.normals(sample, noise),
-            Self::Binomial(_) => stream.uniforms(sample, noise),
+            Self::Gaussian(_) => stream.normals_each(first, each, noise),
+            Self::Binomial(_) => stream.uniforms_each(first, each, noise),
         }
     }
 

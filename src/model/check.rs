@@ -59,7 +59,7 @@ pub(super) fn agrees_with_fixture(file: &str, model: &Model) {
     let off = distance(grads.get(&x).unwrap(), &fixture.image("grad_x"));
     assert!(off < 1e-4, "gradient of the input is {off} off");
     let mut got = vec![0.0_f32; layout.total()];
-    layout.gradients(&params, &grads, &mut got).unwrap();
+    layout.add_gradients(&params, &grads, &mut got).unwrap();
     let want = layout.from_disk(|name| fixture.get(&format!("grad.{name}"))).unwrap();
     // A gradient that is 0 but for rounding (of the keys' bias) is compared with the size of the whole.
     let floor = 1e-2 * want.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() / (layout.len() as f64).sqrt();
@@ -84,7 +84,7 @@ pub(super) fn agrees_with_differences(model: &Model, x: &Tensor, t: &[Timestep],
     };
     let (params, value) = loss(&flat, true);
     let mut grad = vec![0.0; flat.len()];
-    layout.gradients(&params, &value.backward().unwrap(), &mut grad).unwrap();
+    layout.add_gradients(&params, &value.backward().unwrap(), &mut grad).unwrap();
     // Three elements of each parameter.
     for spec in layout.specs() {
         let len = spec.len();

@@ -6,8 +6,8 @@
 
 use super::layers::{Builder, Dense, Start};
 use super::params::{ParamLayout, Params};
-use super::time_embedding::sinusoid;
-use super::{Dropout, ModelError, ModelSpec, TimeEmbedding};
+use super::time_embedding::Sinusoid;
+use super::{Dropout, ModelError, ModelSpec};
 use crate::data::Shape;
 use crate::ops::{self, Activation};
 use crate::units::Timestep;
@@ -20,7 +20,7 @@ const SINUSOID_WIDTH: usize = 64;
 pub struct Mlp {
     shape: Shape,
     out_channels: usize,
-    time_embedding: TimeEmbedding,
+    sinusoid: Sinusoid,
     dropout: f64,
     time: [Dense; 2],
     hidden: Vec<Hidden>,
@@ -57,8 +57,8 @@ impl Mlp {
         let out = shape.height * shape.width * out_channels;
         let output = b.dense("output", (width, out), 1, Start::Zero);
         let (layout, flops) = b.finish();
-        let (time_embedding, dropout) = (spec.time_embedding, spec.dropout);
-        Ok(Self { shape, out_channels, time_embedding, dropout, time, hidden, output, layout, flops })
+        let (sinusoid, dropout) = (Sinusoid::new(SINUSOID_WIDTH, spec.time_embedding), spec.dropout);
+        Ok(Self { shape, out_channels, sinusoid, dropout, time, hidden, output, layout, flops })
     }
 
     pub fn layout(&self) -> &ParamLayout {
@@ -75,7 +75,7 @@ impl Mlp {
         if x.dims() != [batch, height, width, channels] {
             bail!("the network takes [{batch}, {height}, {width}, {channels}] for {batch} timesteps, not {:?}", x.dims())
         }
-        let s = sinusoid(t, SINUSOID_WIDTH, self.time_embedding, x.dtype(), x.device())?;
+        let s = self.sinusoid.of(t, x.dtype(), x.device())?;
         let e = self.time[0].forward(params, &s, Activation::Silu)?;
         let e = self.time[1].forward(params, &e, Activation::Silu)?;
         let mut h = x.reshape((batch, self.shape.dims()))?;
@@ -96,7 +96,7 @@ impl Mlp {
 
 #[cfg(test)]
 mod tests {
-    use super::super::{Init, Model, ModelKind};
+    use super::super::{Init, Model, ModelKind, TimeEmbedding};
     use super::*;
     use crate::ops::check::{differences, distance, numbers, random};
     use crate::rng::{Purpose, stream};
@@ -156,7 +156,7 @@ mod tests {
             };
             let (params, loss) = f(&flat);
             let mut grad = vec![0.0; flat.len()];
-            model.layout().gradients(&params, &loss.backward().unwrap(), &mut grad).unwrap();
+            model.layout().add_gradients(&params, &loss.backward().unwrap(), &mut grad).unwrap();
             for i in (0..flat.len()).step_by(7) {
                 let at = |h: f64| {
                     let mut moved = flat.clone();

@@ -1,7 +1,7 @@
 //! Parameters: names, shapes, where each lies in one flat buffer, how it starts, how a file orders it.
 //!
 //! Start at [`ParamLayout`]. The optimizer and checkpoints see one flat array; [`ParamLayout::tensors`] makes the tensors
-//! a forward pass takes, [`ParamLayout::gradients`] brings their gradients back.
+//! a forward pass takes, [`ParamLayout::add_gradients`] brings their gradients back.
 
 use super::ModelError;
 use crate::rng::{Purpose, stream};
@@ -161,31 +161,35 @@ impl ParamLayout {
         Ok(Params { tensors: tensors.collect::<Result<_>>()? })
     }
 
-    /// Overwrites `out` with the flat gradient; a parameter the loss does not depend on gets zeros.
+    /// Adds the gradient to the flat `sum`; a parameter the loss does not depend on adds nothing.
     ///
     /// # Errors
-    /// If `params` or `out` belong to another model, or the device fails.
-    pub fn gradients<T: WithDType>(&self, params: &Params, grads: &GradStore, out: &mut [T]) -> Result<()> {
-        if out.len() != self.total || params.tensors.len() != self.specs.len() {
-            bail!("{} numbers were given for the gradient of a network of {} parameters", out.len(), self.total)
+    /// If `params` or `sum` belong to another model, or the device fails.
+    pub fn add_gradients<T: WithDType>(&self, params: &Params, grads: &GradStore, sum: &mut [T]) -> Result<()> {
+        if sum.len() != self.total || params.tensors.len() != self.specs.len() {
+            bail!("{} numbers were given for the gradient of a network of {} parameters", sum.len(), self.total)
         }
         for (tensor, &place) in params.tensors.iter().zip(&self.position) {
             let spec = &self.specs[place];
-            let out = &mut out[spec.range()];
-            let Some(grad) = grads.get(tensor) else {
-                out.fill(T::zero());
-                continue;
-            };
+            let Some(grad) = grads.get(tensor) else { continue };
             if grad.dims() != spec.shape {
                 bail!("the gradient of `{}` has shape {:?}, not {:?}", spec.name, grad.dims(), spec.shape)
             }
             let grad = grad.contiguous()?;
             let (storage, layout) = grad.storage_and_layout();
+            let sum = &mut sum[spec.range()];
+            let mut add = |numbers: &[T]| sum.iter_mut().zip(numbers).for_each(|(sum, x)| *sum += *x);
             match (&*storage, layout.contiguous_offsets()) {
-                (Storage::Cpu(numbers), Some((start, end))) => out.copy_from_slice(&numbers.as_slice::<T>()?[start..end]),
+                (Storage::Cpu(numbers), Some((start, end))) => {
+                    let numbers = &numbers.as_slice::<T>()?[start..end];
+                    crate::simd::dispatch(
+                        #[inline(always)]
+                        || add(numbers),
+                    );
+                }
                 _ => {
                     drop(storage);
-                    out.copy_from_slice(&grad.flatten_all()?.to_vec1::<T>()?);
+                    add(&grad.flatten_all()?.to_vec1::<T>()?);
                 }
             }
         }
@@ -341,14 +345,14 @@ mod tests {
     }
 
     #[test]
-    fn gradients_land_at_their_offsets_and_unused_parameters_get_zeros() {
+    fn gradients_land_at_their_offsets_and_unused_parameters_add_nothing() {
         let (layout, [conv, _, bias]) = layout();
         let params = layout.tensors(&layout.init(1), &Device::Cpu, true).unwrap();
         let loss = (params.get(conv).sum_all().unwrap() + (params.get(bias) * 2.0).unwrap().sum_all().unwrap()).unwrap();
-        let mut out = vec![7.0_f32; layout.total()];
-        layout.gradients(&params, &loss.backward().unwrap(), &mut out).unwrap();
-        assert!(out[..3000].iter().all(|g| *g == 0.0));
-        assert_eq!(out[3000..3003], [2.0; 3]);
-        assert!(out[3003..].iter().all(|g| *g == 1.0));
+        let mut sum = vec![7.0_f32; layout.total()];
+        layout.add_gradients(&params, &loss.backward().unwrap(), &mut sum).unwrap();
+        assert!(sum[..3000].iter().all(|g| *g == 7.0));
+        assert_eq!(sum[3000..3003], [9.0; 3]);
+        assert!(sum[3003..].iter().all(|g| *g == 8.0));
     }
 }

@@ -3,32 +3,60 @@
 use super::TimeEmbedding;
 use crate::units::Timestep;
 use candle_core::{DType, Device, Result, Tensor};
+use std::sync::RwLock;
 
-/// `[B, width]`: sines and cosines of `(t − 1) · 10000^(−i / n)`, i = 0..width/2, where n is width/2 − 1 for
-/// [`TimeEmbedding::Ddpm`] (sines first) and width/2 for [`TimeEmbedding::Improved`] (cosines first).
-///
-/// The network sees t − 1: the field's networks were trained on the zero-based index of the code, not on the paper's t.
-/// The arithmetic is f32 in the order of diffusers, so that imported networks see the numbers they were trained on.
-pub(super) fn sinusoid(t: &[Timestep], width: usize, kind: TimeEmbedding, dtype: DType, device: &Device) -> Result<Tensor> {
-    let half = width / 2;
-    let spread = match kind {
-        TimeEmbedding::Ddpm => half - 1,
-        TimeEmbedding::Improved => half,
-    };
-    let mut out = Vec::with_capacity(t.len() * width);
-    for t in t {
+/// The embedding of one width and kind. A timestep's row is computed when it is first asked for, and kept: sines cost more
+/// than a small network's layer.
+pub(super) struct Sinusoid {
+    width: usize,
+    kind: TimeEmbedding,
+    /// The rows of the first timesteps, one behind the other.
+    rows: RwLock<Vec<f32>>,
+}
+
+impl Sinusoid {
+    pub(super) fn new(width: usize, kind: TimeEmbedding) -> Self {
+        Self { width, kind, rows: RwLock::new(Vec::new()) }
+    }
+
+    /// `[B, width]`: sines and cosines of `(t − 1) · 10000^(−i / n)`, i = 0..width/2, where n is width/2 − 1 for
+    /// [`TimeEmbedding::Ddpm`] (sines first) and width/2 for [`TimeEmbedding::Improved`] (cosines first).
+    ///
+    /// The network sees t − 1: the field's networks were trained on the zero-based index of the code, not on the paper's t.
+    /// The arithmetic is f32 in the order of diffusers, so that imported networks see the numbers they were trained on.
+    pub(super) fn of(&self, t: &[Timestep], dtype: DType, device: &Device) -> Result<Tensor> {
+        let rows = t.iter().map(|t| t.index() + 1).max().unwrap_or(0);
+        let lock = |_| candle_core::Error::Msg("a thread died while it embedded a timestep".to_owned());
+        if self.rows.read().map_err(|e| lock(e.to_string()))?.len() < rows * self.width {
+            let mut known = self.rows.write().map_err(|e| lock(e.to_string()))?;
+            for index in known.len() / self.width..rows {
+                self.push_row(index, &mut known);
+            }
+        }
+        let known = self.rows.read().map_err(|e| lock(e.to_string()))?;
+        let mut out = Vec::with_capacity(t.len() * self.width);
+        t.iter().for_each(|t| out.extend_from_slice(&known[t.index() * self.width..][..self.width]));
+        drop(known);
+        Tensor::from_vec(out, (t.len(), self.width), device)?.to_dtype(dtype)
+    }
+
+    fn push_row(&self, index: usize, out: &mut Vec<f32>) {
+        let half = self.width / 2;
+        let spread = match self.kind {
+            TimeEmbedding::Ddpm => half - 1,
+            TimeEmbedding::Improved => half,
+        };
         let angle = |i: usize| {
             let exponent = -(10_000.0_f64.ln() as f32) * i as f32 / spread as f32;
-            t.index() as f32 * exponent.exp()
+            index as f32 * exponent.exp()
         };
         let sines = (0..half).map(|i| angle(i).sin());
         let cosines = (0..half).map(|i| angle(i).cos());
-        match kind {
+        match self.kind {
             TimeEmbedding::Ddpm => out.extend(sines.chain(cosines)),
             TimeEmbedding::Improved => out.extend(cosines.chain(sines)),
         }
     }
-    Tensor::from_vec(out, (t.len(), width), device)?.to_dtype(dtype)
 }
 
 #[cfg(test)]
@@ -38,7 +66,7 @@ mod tests {
     #[test]
     fn embedding_is_of_the_zero_based_index() {
         let t = [Timestep::FIRST, Timestep::from_index(100)];
-        let rows = |kind| sinusoid(&t, 8, kind, DType::F32, &Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
+        let rows = |kind| Sinusoid::new(8, kind).of(&t, DType::F32, &Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
         let ddpm = rows(TimeEmbedding::Ddpm);
         assert_eq!(ddpm[0], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
         for (i, frequency) in [1.0, 10_000f64.powf(-1.0 / 3.0), 10_000f64.powf(-2.0 / 3.0), 1e-4].into_iter().enumerate() {

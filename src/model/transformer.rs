@@ -12,8 +12,8 @@
 
 use super::layers::{Builder, Dense, LayerNorm, Start};
 use super::params::{ParamId, ParamLayout, Params};
-use super::time_embedding::sinusoid;
-use super::{Dropout, ModelError, ModelSpec, TimeEmbedding};
+use super::time_embedding::Sinusoid;
+use super::{Dropout, ModelError, ModelSpec};
 use crate::data::Shape;
 use crate::ops::{self, Activation};
 use crate::units::Timestep;
@@ -24,8 +24,7 @@ pub struct Transformer {
     shape: Shape,
     out_channels: usize,
     patch: usize,
-    width: usize,
-    time_embedding: TimeEmbedding,
+    sinusoid: Sinusoid,
     dropout: f64,
     patch_embed: Dense,
     time: [Dense; 2],
@@ -91,23 +90,8 @@ impl Transformer {
         let norm = b.layer_norm("norm_out", width);
         let output = b.dense("out", (width, pixels * out_channels), tokens, Start::Zero);
         let (layout, flops) = b.finish();
-        let (time_embedding, dropout) = (spec.time_embedding, spec.dropout);
-        Ok(Self {
-            shape,
-            out_channels,
-            patch,
-            width,
-            time_embedding,
-            dropout,
-            patch_embed,
-            time,
-            positions,
-            blocks,
-            norm,
-            output,
-            layout,
-            flops,
-        })
+        let (sinusoid, dropout) = (Sinusoid::new(width, spec.time_embedding), spec.dropout);
+        Ok(Self { shape, out_channels, patch, sinusoid, dropout, patch_embed, time, positions, blocks, norm, output, layout, flops })
     }
 
     pub fn layout(&self) -> &ParamLayout {
@@ -129,7 +113,7 @@ impl Transformer {
         if x.dims() != [batch, height, width, channels] {
             bail!("the network takes [{batch}, {height}, {width}, {channels}] for {batch} timesteps, not {:?}", x.dims())
         }
-        let s = sinusoid(t, self.width, self.time_embedding, x.dtype(), x.device())?;
+        let s = self.sinusoid.of(t, x.dtype(), x.device())?;
         let s = self.time[0].forward(params, &s, Activation::Silu)?;
         let time = self.time[1].forward(params, &s, Activation::None)?;
         let patches = self.patch_embed.forward(params, &self.cut(x)?, Activation::None)?;

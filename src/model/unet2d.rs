@@ -7,8 +7,8 @@
 
 use super::layers::{Builder, Conv, Dense, Norm, Start};
 use super::params::{ParamLayout, Params};
-use super::time_embedding::sinusoid;
-use super::{Dropout, ModelError, ModelSpec, TimeEmbedding};
+use super::time_embedding::Sinusoid;
+use super::{Dropout, ModelError, ModelSpec};
 use crate::data::Shape;
 use crate::ops::{self, Activation, ConvKind, DownsamplePadding};
 use crate::units::Timestep;
@@ -17,8 +17,7 @@ use candle_core::{Result, Tensor, bail};
 /// The network of `model.kind = "unet2d"`.
 pub struct UNet2d {
     shape: Shape,
-    time_channels: usize,
-    time_embedding: TimeEmbedding,
+    sinusoid: Sinusoid,
     dropout: f64,
     time: [Dense; 2],
     conv_in: Conv,
@@ -129,8 +128,8 @@ impl UNet2d {
         let norm_out = plan.b.norm("conv_norm_out", first)?;
         let conv_out = plan.b.conv("conv_out", (first, out_channels), ConvKind::Same, shape.height * shape.width, Start::Zero);
         let (layout, flops) = plan.b.finish();
-        let (time_embedding, dropout) = (spec.time_embedding, spec.dropout);
-        Ok(Self { shape, time_channels: first, time_embedding, dropout, time, conv_in, down, mid, up, norm_out, conv_out, layout, flops })
+        let (sinusoid, dropout) = (Sinusoid::new(first, spec.time_embedding), spec.dropout);
+        Ok(Self { shape, sinusoid, dropout, time, conv_in, down, mid, up, norm_out, conv_out, layout, flops })
     }
 
     pub fn layout(&self) -> &ParamLayout {
@@ -151,7 +150,7 @@ impl UNet2d {
             bail!("the network takes [{}, {height}, {width}, {channels}] for {0} timesteps, not {:?}", t.len(), x.dims())
         }
         // Every block applies SiLU to the embedding first, so it is applied once, here.
-        let s = sinusoid(t, self.time_channels, self.time_embedding, x.dtype(), x.device())?;
+        let s = self.sinusoid.of(t, x.dtype(), x.device())?;
         let s = self.time[0].forward(params, &s, Activation::Silu)?;
         let time = self.time[1].forward(params, &s, Activation::Silu)?;
         let pass = Pass { params, time, dropout: dropout.map(|d| (self.dropout, d)) };

@@ -127,13 +127,22 @@ fn norm(gradient: &[f32]) -> f64 {
     let parts: Vec<f64> = gradient
         .par_chunks(CHUNK)
         .map(|chunk| {
-            let mut lanes = [0.0f64; 16];
-            for part in chunk.chunks(16) {
-                for (lane, g) in lanes.iter_mut().zip(part) {
-                    *lane += f64::from(*g) * f64::from(*g);
-                }
-            }
-            lanes.iter().sum()
+            crate::simd::dispatch(
+                #[inline(always)]
+                || {
+                    let mut lanes = [0.0f64; 16];
+                    let (whole, rest) = chunk.as_chunks::<16>();
+                    for part in whole {
+                        for (lane, g) in lanes.iter_mut().zip(part) {
+                            *lane += f64::from(*g) * f64::from(*g);
+                        }
+                    }
+                    for (lane, g) in lanes.iter_mut().zip(rest) {
+                        *lane += f64::from(*g) * f64::from(*g);
+                    }
+                    lanes.iter().sum::<f64>()
+                },
+            )
         })
         .collect();
     parts.iter().sum::<f64>().sqrt()

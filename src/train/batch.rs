@@ -55,6 +55,7 @@ impl BatchSource<'_> {
         let noises = self.noise_stream(step);
         let mut batch =
             MicroBatch { t: Vec::with_capacity(n), x_0: vec![0.0; n * dims], noise: vec![0.0; n * dims], x_t: vec![0.0; n * dims] };
+        self.diffusion.draw_noise(&noises, from as u32, &mut batch.noise);
         for (i, index) in indices.iter().enumerate() {
             let sample = (from + i) as u32;
             let at = i * dims..(i + 1) * dims;
@@ -63,7 +64,6 @@ impl BatchSource<'_> {
                 data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
             }
             let t = self.timestep(step, sample);
-            self.diffusion.draw_noise(&noises, sample, &mut batch.noise[at.clone()]);
             self.diffusion.q_sample(t, &batch.x_0[at.clone()], &batch.noise[at.clone()], &mut batch.x_t[at]);
             batch.t.push(t);
         }

@@ -5,9 +5,10 @@ use super::batch::MicroBatch;
 use super::trainer::Trainer;
 use super::window::Window;
 use crate::diffusion::SampleTerms;
-use crate::model::Dropout;
+use crate::model::{Dropout, ParamLayout, Params};
 use crate::optim::Weights;
 use candle_core::Tensor;
+use candle_core::backprop::GradStore;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -20,6 +21,7 @@ impl Trainer<'_> {
         let micro = self.config.train.micro_batch as usize;
         let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
         let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()] });
+        let layout = self.model.layout();
 
         let parts: Vec<(Vec<_>, f64)> = self.pool.install(|| {
             indices
@@ -41,9 +43,7 @@ impl Trainer<'_> {
                     let terms: Vec<_> = batch.t.iter().copied().zip(terms).collect();
                     let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
                     let gradients = (output * slope)?.sum_all()?.backward()?;
-                    let mut flat = vec![0.0; weights.raw.len()];
-                    self.model.layout().gradients(&params, &gradients, &mut flat)?;
-                    sum.lock().expect("no thread panics while adding").add(m, flat);
+                    sum.lock().expect("no thread panics while adding").add(m, gradients, layout, &params)?;
                     Ok((terms, loss))
                 })
                 .collect::<Result<_, candle_core::Error>>()
@@ -85,16 +85,17 @@ impl Trainer<'_> {
 /// Gradients added in the order of their micro-batches, whichever comes first.
 struct OrderedSum {
     next: usize,
-    waiting: BTreeMap<usize, Vec<f32>>,
+    waiting: BTreeMap<usize, GradStore>,
     total: Vec<f32>,
 }
 
 impl OrderedSum {
-    fn add(&mut self, index: usize, part: Vec<f32>) {
+    fn add(&mut self, index: usize, part: GradStore, layout: &ParamLayout, params: &Params) -> candle_core::Result<()> {
         self.waiting.insert(index, part);
         while let Some(part) = self.waiting.remove(&self.next) {
-            self.total.iter_mut().zip(&part).for_each(|(sum, x)| *sum += x);
+            layout.add_gradients(params, &part, &mut self.total)?;
             self.next += 1;
         }
+        Ok(())
     }
 }
