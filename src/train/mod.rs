@@ -1,6 +1,6 @@
 //! Training: one visible loop from a configuration to a finished run.
 //!
-//! Start at [`Trainer::run`] and read it top to bottom. It never reads another run's results, draws no figure, and its
+//! Start at [`Trainer::run`] and read it top to bottom; `engine.rs` says where a step is computed. It never reads another run's results, draws no figure, and its
 //! only knowledge of time is for progress and `timing.jsonl`.
 
 mod batch;
