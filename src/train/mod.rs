@@ -1,7 +1,7 @@
 //! Training: one visible loop from a configuration to a finished run.
 //!
-//! Start at [`Trainer::run`] and read it top to bottom; `engine.rs` says where a step is computed. It never reads another run's results, draws no figure, and its
-//! only knowledge of time is for progress and `timing.jsonl`.
+//! Start at [`Trainer::run`] and read it top to bottom; `engine.rs` says where a step is computed. It never reads another
+//! run's results, draws no figure, and its only knowledge of time is for progress and `timing.jsonl`.
 
 mod batch;
 mod bench;
