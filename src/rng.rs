@@ -23,6 +23,8 @@ pub enum Purpose {
     ToyData = 9,
     /// Choice of examples for evaluation.
     Subset = 10,
+    /// Directions of the sliced Wasserstein distance.
+    Projection = 21,
 }
 
 /// The seed of every evaluation's noise, whatever the run's own seed is.
@@ -189,14 +191,14 @@ const W1: u32 = 0xBB67_AE85;
 
 /// Philox4x32 with ten rounds. [Salmon11, Fig. 2]
 fn philox(counter: [u32; 4], key: [u32; 2]) -> [u32; 4] {
-    philox_lanes(counter.map(|c| [c; LANES]), key).map(|w| w[0])
+    philox_lanes(counter.map(|c| [c]), key).map(|w| w[0])
 }
 
 #[inline(always)]
-fn philox_lanes(mut c: [U; 4], mut key: [u32; 2]) -> [U; 4] {
+fn philox_lanes<const N: usize>(mut c: [[u32; N]; 4], mut key: [u32; 2]) -> [[u32; N]; 4] {
     for _ in 0..10 {
-        let mut next = [[0; LANES]; 4];
-        for l in 0..LANES {
+        let mut next = [[0; N]; 4];
+        for l in 0..N {
             let p0 = u64::from(M0) * u64::from(c[0][l]);
             let p1 = u64::from(M1) * u64::from(c[2][l]);
             next[0][l] = (p1 >> 32) as u32 ^ c[1][l] ^ key[0];

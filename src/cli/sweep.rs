@@ -1,6 +1,6 @@
 //! `sweep`: run what an experiment file asks for and the store does not have.
 
-use super::output::print;
+use super::output::{complain, print};
 use super::worker::NO_CUDA_HELP;
 use super::{CliError, StoreArgs, exit, load_grid, plan};
 use crate::config::{Grid, GridRun};
@@ -23,6 +23,9 @@ pub struct SweepArgs {
     /// Runs at a time. Default: one per core while there are enough runs; fewer runs get several threads each.
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
+    /// Threads of each run. Default: the cores, shared. Changes no number on a CPU.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -47,10 +50,11 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     let started = Instant::now();
     let grid = load_grid(&args.file, &args.overrides)?;
     if matches!(args.device, DeviceChoice::Cuda(_)) {
-        // Before anything is started; whether the device answers, each worker finds out.
+        // Before anything is started, and let go again: the workers open it for themselves.
         if !cfg!(feature = "cuda") {
             return Err(CliError::input("this build has no CUDA", "build with `--features cuda`, or use --device cpu"));
         }
+        args.device.open().map_err(|e| CliError::input(e, "nvidia-smi lists the devices; --device cpu does without"))?;
     }
     if args.device == DeviceChoice::Cpu || !cfg!(feature = "cuda") {
         let needs = |run: &GridRun| needs_cuda(&run.config.train).map(|setting| (setting, run.cell.clone()));
@@ -59,9 +63,6 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
             let reason = if cfg!(feature = "cuda") { "--device is cpu" } else { "this build has no CUDA" };
             return Err(CliError::input(format!("`{setting}`{place} is computed by CUDA only, and {reason}"), NO_CUDA_HELP));
         }
-    }
-    for warning in plan::warnings(&grid)? {
-        tracing::warn!("{warning}");
     }
     let store = ResultsStore::open(&args.store.results)?;
     let plan = Plan::new(&store, planned(&grid))?;
@@ -99,7 +100,11 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
         return Ok(if counts.failed + counts.diverged > 0 { exit::SOME_FAILED } else { exit::DONE });
     }
 
-    let (jobs, threads) = share_cores(args.jobs.or(grid.run.jobs), to_run, args.device, &grid)?;
+    if args.progress != ProgressMode::Json {
+        complain(&format!("{}\n", plan::preflight(&grid)?));
+    }
+    let (jobs, share) = share_cores(args.jobs.or(grid.run.jobs), to_run, args.device, &grid)?;
+    let threads = args.threads.unwrap_or(share).max(1);
     let program = std::env::current_exe().map_err(|e| CliError::Internal(format!("this program cannot find itself: {e}")))?;
     let typed: Vec<String> = std::env::args().collect();
     let command = serde_json::to_string(&typed).map_err(|e| CliError::Internal(e.to_string()))?;

@@ -4,9 +4,10 @@
 //! a forward pass takes, [`ParamLayout::add_gradients`] brings their gradients back.
 
 use super::ModelError;
+use crate::ops::{Places, add_tensor};
 use crate::rng::{Purpose, stream};
 use candle_core::backprop::GradStore;
-use candle_core::{Device, Result, Storage, Tensor, Var, WithDType, bail};
+use candle_core::{Device, Result, Tensor, Var, WithDType, bail};
 
 /// How a file orders a parameter, compared with memory.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -172,26 +173,7 @@ impl ParamLayout {
         for (tensor, &place) in params.tensors.iter().zip(&self.position) {
             let spec = &self.specs[place];
             let Some(grad) = grads.get(tensor) else { continue };
-            if grad.dims() != spec.shape {
-                bail!("the gradient of `{}` has shape {:?}, not {:?}", spec.name, grad.dims(), spec.shape)
-            }
-            let grad = grad.contiguous()?;
-            let (storage, layout) = grad.storage_and_layout();
-            let sum = &mut sum[spec.range()];
-            let mut add = |numbers: &[T]| sum.iter_mut().zip(numbers).for_each(|(sum, x)| *sum += *x);
-            match (&*storage, layout.contiguous_offsets()) {
-                (Storage::Cpu(numbers), Some((start, end))) => {
-                    let numbers = &numbers.as_slice::<T>()?[start..end];
-                    crate::simd::dispatch(
-                        #[inline(always)]
-                        || add(numbers),
-                    );
-                }
-                _ => {
-                    drop(storage);
-                    add(&grad.flatten_all()?.to_vec1::<T>()?);
-                }
-            }
+            add_tensor(grad, tensor, &mut sum[spec.range()])?;
         }
         Ok(())
     }
@@ -205,6 +187,11 @@ impl ParamLayout {
             bail!("{} tensors were given for a network of {} parameters of other shapes", tensors.len(), self.specs.len())
         }
         Ok(Params { tensors: self.position.iter().map(|&place| tensors[place].clone()).collect() })
+    }
+
+    /// Where the gradients of these tensors lie in the flat buffer.
+    pub fn places(&self, params: &Params) -> Places {
+        Places::new(params.tensors.iter().zip(&self.position).map(|(t, &place)| (t.clone(), self.specs[place].range())).collect())
     }
 
     /// (name, shape, numbers) of every parameter as a file holds it, sorted by name.

@@ -8,6 +8,7 @@
 //! takes its place. Stride 2 unfolds; 1 × 1 is one product.
 
 use super::cuda;
+use super::gradient_sink::into_place;
 use super::kernel::{Store, by_dtype, matrix, product, slice, sum_rows, with_slices};
 use super::linear;
 use super::real::Real;
@@ -197,14 +198,17 @@ impl CustomOp3 for Conv2d {
         by_dtype!(x.dtype(), "conv2d", T => with_slices::<T, _, 3>([x, w, dy], |[xs, ws, dys]| {
             // Slots of gradients that nobody asks for stay empty.
             let mut dx = vec![0.0; if x.track_op() { xs.len() } else { 0 }];
-            let mut dw = vec![0.0; if w.track_op() { ws.len() } else { 0 }];
-            match self.kind {
-                ConvKind::Pointwise => linear::gradients(xs, ws, dys, (g.batch * g.pixels(), g.c_in, g.c_out), &mut dx, &mut dw),
-                ConvKind::Same => same_gradients(xs, ws, dys, &g, &mut dx, &mut dw),
-                ConvKind::Down(_) => unfolded_gradients(xs, ws, dys, &g, &mut dx, &mut dw),
-            }
+            let dw = into_place(w, |dw| match self.kind {
+                ConvKind::Pointwise => linear::gradients(xs, ws, dys, (g.batch * g.pixels(), g.c_in, g.c_out), &mut dx, dw),
+                ConvKind::Same => same_gradients(xs, ws, dys, &g, &mut dx, dw),
+                ConvKind::Down(_) => unfolded_gradients(xs, ws, dys, &g, &mut dx, dw),
+            });
             let wrap = |v: Vec<T>, like: &Tensor| if v.is_empty() { Ok(None) } else { Tensor::from_vec(v, like.shape(), like.device()).map(Some) };
-            let db = if bias.track_op() { bias_gradient(dys, &g) } else { Vec::new() };
+            let db = into_place(bias, |db| {
+                if !db.is_empty() {
+                    bias_gradient(dys, &g, db);
+                }
+            });
             Ok((wrap(dx, x)?, wrap(dw, w)?, wrap(db, bias)?))
         }))
     }
@@ -239,17 +243,19 @@ fn bias_of<'a, T>(bias: &'a [T], g: &Geometry, image: usize) -> &'a [T] {
     &bias[at..at + g.c_out]
 }
 
-fn bias_gradient<T: Real>(dy: &[T], g: &Geometry) -> Vec<T> {
-    let mut per_sample = vec![T::ZERO; g.batch * g.c_out];
-    for (dy, db) in dy.chunks_exact(g.out_pixels() * g.c_out).zip(per_sample.chunks_exact_mut(g.c_out)) {
-        sum_rows(dy, g.out_pixels(), g.c_out, db);
+fn bias_gradient<T: Real>(dy: &[T], g: &Geometry, db: &mut [T]) {
+    let of_samples = |out: &mut [T]| {
+        for (dy, db) in dy.chunks_exact(g.out_pixels() * g.c_out).zip(out.chunks_exact_mut(g.c_out)) {
+            sum_rows(dy, g.out_pixels(), g.c_out, db);
+        }
+    };
+    if g.bias_per_sample {
+        return of_samples(db);
     }
-    if g.bias_per_sample || g.batch == 1 {
-        return per_sample;
-    }
-    let mut db = vec![T::ZERO; g.c_out];
-    sum_rows(&per_sample, g.batch, g.c_out, &mut db);
-    db
+    T::with_scratch(g.batch * g.c_out, |per_sample| {
+        of_samples(per_sample);
+        sum_rows(per_sample, g.batch, g.c_out, db);
+    });
 }
 
 // --- 3 × 3, stride 1 ---------------------------------------------------------------------------------------------------

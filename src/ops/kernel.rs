@@ -89,19 +89,57 @@ pub(super) fn product<T: Real>(
     if m == 0 || n == 0 {
         return;
     }
-    let reach = |rows: usize, cols: usize, row: usize, col: usize| (rows - 1) * row + (cols - 1) * col + 1;
     assert!(reach(m, n, dst_row, 1) <= dst.len() && dst_row >= n, "a product's destination is too small");
+    // SAFETY: every element that is written lies inside `dst`, as asserted, which is not aliased, being a unique borrow.
+    unsafe { product_at((m, n, k), dst.as_mut_ptr(), dst_row, store, scale, a, b) };
+}
+
+/// `scale · a · b` in memory that nobody had to clear.
+///
+/// # Panics
+/// If a matrix reaches beyond its slice.
+pub(super) fn product_new<T: Real>((m, n, k): (usize, usize, usize), scale: T, a: Matrix<'_, T>, b: Matrix<'_, T>) -> Vec<T> {
+    if k == 0 {
+        return vec![T::ZERO; m * n];
+    }
+    let mut dst = Vec::with_capacity(m * n);
+    if m > 0 && n > 0 {
+        // SAFETY: there is room for m rows of n, and a product that overwrites reads none of it.
+        unsafe { product_at((m, n, k), dst.as_mut_ptr(), n, Store::Overwrite, scale, a, b) };
+        // SAFETY: with k > 0 the product has written all m · n elements.
+        unsafe { dst.set_len(m * n) };
+    }
+    dst
+}
+
+/// The place after the last element.
+fn reach(rows: usize, cols: usize, row: usize, col: usize) -> usize {
+    (rows - 1) * row + (cols - 1) * col + 1
+}
+
+/// # Safety
+/// `dst` can be written at m rows of n elements, `dst_row` apart, and read where `store` adds; m and n are not 0 and
+/// `dst_row` is at least n.
+unsafe fn product_at<T: Real>(
+    (m, n, k): (usize, usize, usize),
+    dst: *mut T,
+    dst_row: usize,
+    store: Store,
+    scale: T,
+    a: Matrix<'_, T>,
+    b: Matrix<'_, T>,
+) {
     if k > 0 {
         assert!(reach(m, k, a.row, a.col) <= a.data.len() && reach(k, n, b.row, b.col) <= b.data.len(), "a factor is too small");
     }
-    // SAFETY: every element the product reads or writes lies inside the three slices, as asserted above; `dst` is not
-    // aliased, being a unique borrow, and distinct (row, column) pairs of it are distinct places, as dst_row >= n.
+    // SAFETY: every element the product reads lies inside the two slices, as asserted above; for `dst` the caller answers,
+    // and distinct (row, column) pairs of it are distinct places, as dst_row >= n.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            dst.as_mut_ptr(),
+            dst,
             1,
             dst_row as isize,
             store == Store::Add,

@@ -2,7 +2,8 @@
 
 use super::Activation;
 use super::cuda;
-use super::kernel::{Store, by_dtype, map2, matrix, product, silu_of, silu_slope, slice, sum_rows, with_slices};
+use super::gradient_sink::into_place;
+use super::kernel::{Store, by_dtype, map2, matrix, product, product_new, silu_of, silu_slope, slice, sum_rows, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::sync::OnceLock;
@@ -114,13 +115,17 @@ impl CustomOp3 for Linear {
                     &through_activation
                 }
             };
-            let mut dx = vec![0.0; if x.track_op() { xs.len() } else { 0 }];
-            let mut dw = vec![0.0; if w.track_op() { ws.len() } else { 0 }];
-            let mut db = vec![0.0; if bias.track_op() { n_out } else { 0 }];
-            gradients(xs, ws, dz, (rows, n_in, n_out), &mut dx, &mut dw);
-            if !db.is_empty() {
-                sum_rows(dz, rows, n_out, &mut db);
-            }
+            let dx = if x.track_op() {
+                product_new((rows, n_in, n_out), T::ONE, matrix(dz, n_out, 1), matrix(ws, n_in, 1))
+            } else {
+                Vec::new()
+            };
+            let dw = into_place(w, |dw| gradients(xs, ws, dz, (rows, n_in, n_out), &mut [], dw));
+            let db = into_place(bias, |db| {
+                if !db.is_empty() {
+                    sum_rows(dz, rows, n_out, db);
+                }
+            });
             let wrap = |v: Vec<T>, like: &Tensor| if v.is_empty() { Ok(None) } else { Tensor::from_vec(v, like.shape(), like.device()).map(Some) };
             Ok((wrap(dx, x)?, wrap(dw, w)?, wrap(db, bias)?))
         }))

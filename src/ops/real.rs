@@ -13,6 +13,9 @@ pub(super) trait Real: crate::simd::Lanes + WithDType + std::ops::Neg<Output = S
 
     fn exp(self) -> Self;
 
+    /// The same numbers, if this is their type.
+    fn of_f32(numbers: &mut [f32]) -> Option<&mut [Self]>;
+
     /// Lends this thread's buffer of at least `len` numbers. It holds what the last borrower left; a borrow inside a
     /// borrow gets a buffer of its own.
     fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [Self]) -> R) -> R;
@@ -30,6 +33,10 @@ impl Real for f32 {
     #[inline(always)]
     fn exp(self) -> Self {
         exp_f32(self)
+    }
+
+    fn of_f32(numbers: &mut [f32]) -> Option<&mut [f32]> {
+        Some(numbers)
     }
 
     fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [Self]) -> R) -> R {
@@ -50,6 +57,10 @@ impl Real for f64 {
     #[inline(always)]
     fn exp(self) -> Self {
         f64::exp(self)
+    }
+
+    fn of_f32(_: &mut [f32]) -> Option<&mut [f64]> {
+        None
     }
 
     fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [Self]) -> R) -> R {

@@ -45,15 +45,20 @@ const WARM_UP: u32 = 3;
 /// As training.
 pub fn bench(config: &RunConfig, dir: &RunDir, options: RunOptions<'_>, what: BenchOptions) -> Result<Timing, TrainError> {
     let trainer = Trainer::new(config, dir, options, |_| {})?;
+    let pool = trainer.pool.clone();
+    pool.install(|| measure(config, &trainer, what))
+}
+
+fn measure(config: &RunConfig, trainer: &Trainer<'_>, what: BenchOptions) -> Result<Timing, TrainError> {
     let layout = trainer.model.layout();
-    let mut engine = Engine::new(&trainer, Weights::new(layout.init(config.seed as u64)))?;
+    let mut engine = Engine::new(trainer, Weights::new(layout.init(config.seed as u64)))?;
     let mut epoch = None;
     let mut window = Window::new(trainer.diffusion.timesteps());
     let mut step_seconds = Vec::new();
     for step in 0..WARM_UP + what.steps {
         let start = Instant::now();
         let indices = trainer.batch_source().indices(step, &mut epoch);
-        engine.step(&trainer, &indices, &mut window)?;
+        engine.step(trainer, &indices, &mut window)?;
         // A device is waited for at every step here, which a run does only now and then.
         for seen in engine.seen(true, &mut window)? {
             window.push_step(seen.loss, seen.norm);
@@ -73,14 +78,12 @@ pub fn bench(config: &RunConfig, dir: &RunDir, options: RunOptions<'_>, what: Be
     let repetitions = if what.forward_batch == 0 { 0 } else { WARM_UP + what.steps };
     for repetition in 0..repetitions {
         let start = Instant::now();
-        trainer
-            .pool
-            .install(|| {
-                x.par_chunks(batch * dims).zip(output.par_chunks_mut(batch * output_dims)).try_for_each(|(x, output)| {
-                    let n = x.len() / dims;
-                    let t: Vec<Timestep> = (0..n).map(|i| Timestep::from_index(i % trainer.diffusion.timesteps())).collect();
-                    network.predict(x, &t, output)
-                })
+        x.par_chunks(batch * dims)
+            .zip(output.par_chunks_mut(batch * output_dims))
+            .try_for_each(|(x, output)| {
+                let n = x.len() / dims;
+                let t: Vec<Timestep> = (0..n).map(|i| Timestep::from_index(i % trainer.diffusion.timesteps())).collect();
+                network.predict(x, &t, output)
             })
             .map_err(TrainError::Denoiser)?;
         if repetition >= WARM_UP {

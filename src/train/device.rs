@@ -66,7 +66,7 @@ impl DeviceChoice {
             if !cfg!(feature = "cuda") {
                 return Err(reason("this build has no CUDA; build with `--features cuda` (just does where it finds nvcc)".to_owned()));
             }
-            cuda::open(n).map(|d| (d, format!("cuda:{n}"))).map_err(|e| reason(e.to_string()))
+            cuda::open(n).map(|d| (d, format!("cuda:{n}"))).map_err(|e| reason(first_line(&e)))
         };
         match self {
             Self::Cpu => Ok((Device::Cpu, "cpu".to_owned())),
@@ -78,6 +78,11 @@ impl DeviceChoice {
             Self::Auto => Ok((Device::Cpu, "cpu".to_owned())),
         }
     }
+}
+
+/// Without the backtrace that candle appends where `RUST_BACKTRACE` is set.
+fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
 }
 
 /// What of a configuration only a GPU computes, as `key = value`. It is part of the run's identity, so a CPU may not quietly

@@ -5,10 +5,11 @@ use super::trainer::{Outcome, RunOptions, Trainer};
 use super::{Network, TrainError};
 use crate::config::{RunConfig, from_text};
 use crate::data;
-use crate::diffusion::bound::{BoundOptions, TimestepPlan, evaluate};
+use crate::diffusion::bound::{BoundOptions, evaluate};
+use crate::diffusion::timestep_plan::TimestepPlan;
 use crate::diffusion::{Diffusion, GaussianDiffusion};
 use crate::model::Model;
-use crate::ops::cuda::{DeviceExamples, DeviceProcess, Placed, stand_in_here, standing_in};
+use crate::ops::cuda::{self, DeviceExamples, DeviceProcess, Placed, launches, stand_aside, standing_in};
 use crate::optim::Weights;
 use crate::record::{Event, LossRow, Split};
 use crate::rng::{Purpose, stream};
@@ -34,7 +35,7 @@ train.grad_clip = 0.5
 train.ema = 0.9
 train.weight_decay = 0.01
 log.every = 4
-eval = { every = 10, images = 5, timesteps = 'strided:4', test_images = 3 }
+eval = { every = 10, images = 3, timesteps = 'strided:3', test_images = 2 }
 sample.count = 0
 diffusion.timesteps = 25
 diffusion.schedule = 'linear_scaled'
@@ -93,7 +94,9 @@ impl Lab {
                 stop.store(true, Ordering::Relaxed);
             }
         };
+        let (emulated, before) = (device.is_cpu() && cuda::is_device(device), launches());
         let outcome = Trainer::new(config, &dir, options, listen)?.run()?;
+        assert!(!emulated || launches() > before + 5 * u64::from(config.train.steps.min(5)), "the device was never asked");
         let restore = |path: std::path::PathBuf| {
             let (bytes, timesteps) = (std::fs::read(path).unwrap(), config.diffusion.timesteps as usize);
             super::checkpoint::decode(model(config).layout(), &config.id().0, timesteps, &bytes).unwrap().0
@@ -158,7 +161,7 @@ fn runs_agree_with_the_host(device: &Device, networks: &[&str], tolerance: f64) 
 }
 
 fn aside<R>(f: impl FnOnce() -> R) -> R {
-    crate::ops::cuda::stand_aside(f)
+    stand_aside(f)
 }
 
 #[test]
@@ -356,7 +359,7 @@ fn emulated_losses_are_those_of_the_host() {
 }
 
 /// The bound, its network and its terms all through the device's operations.
-fn bounds_are_those_of_the_host(device: &Device, emulated: bool) {
+fn bounds_are_those_of_the_host(device: &Device) {
     for network in NETWORKS {
         let config = config(&format!("{EVERY_DAY}{network}"));
         let (diffusion, model) = (diffusion(&config), model(&config));
@@ -366,22 +369,17 @@ fn bounds_are_those_of_the_host(device: &Device, emulated: bool) {
         x_0.chunks_exact_mut(dims).enumerate().for_each(|(i, x)| dataset.test.scaled(i, x));
         // Weights that put out something: at their start the last layers are zero.
         let weights: Vec<f32> = model.layout().init(3).iter().enumerate().map(|(i, w)| w + 0.05 * (i as f32).sin()).collect();
-        let bound = |device: &Device, here: bool| {
+        let bound = |device: &Device| {
             let network = Network::new(&model, &weights, dataset.info.shape, device).unwrap().with_terms(&diffusion, &x_0).unwrap();
-            let start = move |_| {
-                if here {
-                    stand_in_here()
-                }
-            };
-            let pool = rayon::ThreadPoolBuilder::new().num_threads(2).start_handler(start).build().unwrap();
-            let plan = TimestepPlan::all(diffusion.timesteps());
+            let pool = cuda::threads_like_this().num_threads(2).build().unwrap();
+            let plan = TimestepPlan::all(diffusion.timesteps(), 2);
             let stop = AtomicBool::new(false);
             pool.install(|| {
-                let options = BoundOptions { timesteps: &plan, draws: 2, stop: &stop, progress: &mut |_, _| {} };
+                let options = BoundOptions { timesteps: &plan, floor: None, stop: &stop, progress: &mut |_, _| {}, each: &mut |_, _| {} };
                 evaluate(&diffusion, &network, &x_0, options).unwrap()
             })
         };
-        let (ours, host) = (bound(device, emulated), aside(|| bound(&Device::Cpu, false)));
+        let (ours, host) = (bound(device), aside(|| bound(&Device::Cpu)));
         assert!((ours.bits_per_dim() / host.bits_per_dim() - 1.0).abs() < 1e-5, "{} {}", ours.bits_per_dim(), host.bits_per_dim());
         for ((t, _, a), (_, _, b)) in ours.timesteps.iter().zip(&host.timesteps) {
             assert_eq!(a.vb.n, b.vb.n);
@@ -393,7 +391,7 @@ fn bounds_are_those_of_the_host(device: &Device, emulated: bool) {
 
 #[test]
 fn emulated_bounds_are_those_of_the_host() {
-    standing_in(|| bounds_are_those_of_the_host(&Device::Cpu, true));
+    standing_in(|| bounds_are_those_of_the_host(&Device::Cpu));
 }
 
 /// `just test-cuda`: the same on a GPU.
@@ -402,7 +400,7 @@ mod on_a_gpu {
     use super::*;
 
     fn device() -> Device {
-        crate::ops::cuda::open(0).unwrap_or_else(|e| panic!("these tests need a GPU: {e}"))
+        cuda::open(0).unwrap_or_else(|e| panic!("these tests need a GPU: {e}"))
     }
 
     #[test]
@@ -414,7 +412,7 @@ mod on_a_gpu {
     #[test]
     #[ignore = "needs a GPU: just test-cuda"]
     fn cuda_bounds_are_those_of_the_host() {
-        bounds_are_those_of_the_host(&device(), false);
+        bounds_are_those_of_the_host(&device());
     }
 
     #[test]

@@ -5,10 +5,10 @@ use super::batch::MicroBatch;
 use super::trainer::Trainer;
 use super::window::Window;
 use crate::diffusion::SampleTerms;
-use crate::model::{Dropout, ParamLayout, Params};
+use crate::model::Dropout;
+use crate::ops::{Gradients, Places};
 use crate::optim::Weights;
 use candle_core::Tensor;
-use candle_core::backprop::GradStore;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::sync::Mutex;
@@ -20,8 +20,8 @@ impl Trainer<'_> {
         let source = self.batch_source();
         let micro = self.config.train.micro_batch as usize;
         let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
-        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()] });
-        let layout = self.model.layout();
+        let places = self.model.layout().places(&params);
+        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()], spare: Vec::new() });
 
         let parts: Vec<(Vec<_>, f64)> = self.pool.install(|| {
             indices
@@ -42,8 +42,9 @@ impl Trainer<'_> {
                     let (slope, terms, loss) = self.host_loss(&batch, &values, 1.0 / self.config.train.batch_size as f64);
                     let terms: Vec<_> = batch.t.iter().copied().zip(terms).collect();
                     let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
-                    let gradients = (output * slope)?.sum_all()?.backward()?;
-                    sum.lock().expect("no thread panics while adding").add(m, gradients, layout, &params)?;
+                    let buffer = sum.lock().expect("no thread panics while adding").spare.pop().unwrap_or_default();
+                    let gradients = places.collect(&(output * slope)?.sum_all()?, buffer)?;
+                    sum.lock().expect("no thread panics while adding").add(m, gradients, &places)?;
                     Ok((terms, loss))
                 })
                 .collect::<Result<_, candle_core::Error>>()
@@ -85,15 +86,17 @@ impl Trainer<'_> {
 /// Gradients added in the order of their micro-batches, whichever comes first.
 struct OrderedSum {
     next: usize,
-    waiting: BTreeMap<usize, GradStore>,
+    waiting: BTreeMap<usize, Gradients>,
     total: Vec<f32>,
+    /// Buffers of micro-batches that are in the sum.
+    spare: Vec<Vec<f32>>,
 }
 
 impl OrderedSum {
-    fn add(&mut self, index: usize, part: GradStore, layout: &ParamLayout, params: &Params) -> candle_core::Result<()> {
+    fn add(&mut self, index: usize, part: Gradients, places: &Places) -> candle_core::Result<()> {
         self.waiting.insert(index, part);
         while let Some(part) = self.waiting.remove(&self.next) {
-            layout.add_gradients(params, &part, &mut self.total)?;
+            self.spare.push(places.sum(part, &mut self.total)?);
             self.next += 1;
         }
         Ok(())

@@ -2,6 +2,7 @@
 
 use super::batch::BatchSource;
 use super::engine::Engine;
+use super::floor::Floors;
 use super::window::Window;
 use super::{TrainError, checkpoint, needs_cuda};
 use crate::config::{MatmulPrecision, RunConfig};
@@ -10,10 +11,11 @@ use crate::diffusion::{Diffusion, Kernel};
 use crate::model::Model;
 use crate::ops::cuda;
 use crate::optim::{AdamW, Weights};
-use crate::record::{Evaluation, Event, LossRow, Split};
+use crate::record::{Evaluation, Event, LossRow, SampleQuality, Split};
 use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
 use candle_core::Device;
 use std::path::Path;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -57,7 +59,7 @@ pub struct Trainer<'a> {
     pub(super) dataset: Dataset,
     pub(super) diffusion: Diffusion,
     pub(super) model: Model,
-    pub(super) pool: rayon::ThreadPool,
+    pub(super) pool: Arc<rayon::ThreadPool>,
     pub(super) emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
     pub(super) started: Instant,
     pub(super) last_progress: Option<(Instant, u32)>,
@@ -65,10 +67,35 @@ pub struct Trainer<'a> {
     /// All rows so far, in the order of the file.
     pub(super) rows: Vec<LossRow>,
     pub(super) evaluations: Vec<Evaluation>,
+    pub(super) floors: Floors,
+    /// Of the final samples.
+    pub(super) quality: Option<SampleQuality>,
 }
 
 /// Seconds between two progress events.
 pub(super) const PROGRESS_EVERY: f64 = 0.25;
+
+/// What names a run in every row of its table.
+pub fn columns_of(config: &RunConfig, data: &str) -> RunColumns {
+    RunColumns {
+        run_id: config.id().to_string(),
+        slug: config.slug(),
+        schedule: config.diffusion.schedule.to_string(),
+        loss: config.loss.variant.to_string(),
+        prediction: config.diffusion.prediction.to_string(),
+        variance: match config.diffusion.kernel {
+            Kernel::Gaussian => config.diffusion.variance.to_string(),
+            // Bits have no variance of their own: the kernel's name says what the reverse step is.
+            Kernel::Binomial => config.diffusion.kernel.to_string(),
+        },
+        model: config.model.kind.to_string(),
+        data: data.to_owned(),
+        timesteps: config.diffusion.timesteps,
+        batch_size: config.train.batch_size,
+        lr: config.train.lr,
+        seed: config.seed,
+    }
+}
 
 impl<'a> Trainer<'a> {
     /// Loads the data and builds the network. The caller holds the lock of `dir`.
@@ -91,7 +118,7 @@ impl<'a> Trainer<'a> {
         let model = Model::new(&config.model, dataset.info.shape, diffusion.output_channels())?;
         // A device takes one thing after the other: a second thread prepares what comes next, more would only hold memory.
         let threads = if cuda::is_device(options.device) { options.threads.min(2) } else { options.threads };
-        let pool = rayon::ThreadPoolBuilder::new()
+        let pool = cuda::threads_like_this()
             .num_threads(threads)
             .build()
             .map_err(|e| TrainError::Threads { threads: options.threads, reason: e.to_string() })?;
@@ -108,6 +135,7 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(Self {
+            floors: Floors::new(config, &diffusion),
             run_id: config.id().to_string(),
             slug: config.slug(),
             config,
@@ -116,13 +144,14 @@ impl<'a> Trainer<'a> {
             dataset,
             diffusion,
             model,
-            pool,
+            pool: Arc::new(pool),
             emit: Box::new(emit),
             started: Instant::now(),
             last_progress: None,
             previous,
             rows: Vec::new(),
             evaluations: Vec::new(),
+            quality: None,
         })
     }
 
@@ -130,10 +159,17 @@ impl<'a> Trainer<'a> {
     ///
     /// # Errors
     /// If the network, the device or the disk fails. What was checkpointed stays.
-    pub fn run(mut self) -> Result<Outcome, TrainError> {
+    pub fn run(self) -> Result<Outcome, TrainError> {
+        // Inside the pool from the start: handing each step's work over to it would cost a small network as much as a layer.
+        let pool = self.pool.clone();
+        pool.install(|| self.train())
+    }
+
+    fn train(mut self) -> Result<Outcome, TrainError> {
         let steps = self.config.train.steps;
         let (weights, mut window) = self.resume()?;
         let resumed = weights.step;
+        self.measure_floor();
         let mut engine = Engine::new(&self, weights)?;
         let mut epoch = None;
         self.emit(Event::Started {
@@ -238,7 +274,7 @@ impl<'a> Trainer<'a> {
     /// Writes the open window's rows and its line of `timing.jsonl`.
     fn close_window(&mut self, window: &mut Window, step: u32) -> Result<(), TrainError> {
         let loss = window.mean_loss();
-        self.rows.extend(window.close(i64::from(step)));
+        self.rows.extend(self.floors.beside(window.close(i64::from(step))));
         let seconds = self.started.elapsed().as_secs_f64();
         self.dir.append_timing(&serde_json::json!({"step": step, "loss": loss, "seconds": seconds}).to_string())?;
         Ok(())
@@ -316,33 +352,14 @@ impl<'a> Trainer<'a> {
     /// Keeps what was finite, says where it ended: update `step + 1` could not be made.
     fn diverge(&mut self, window: &mut Window, step: u32) -> Result<Outcome, TrainError> {
         let bad = step + 1;
-        self.rows.extend(window.close(i64::from(bad)));
+        self.rows.extend(self.floors.beside(window.close(i64::from(bad))));
         self.write_results()?;
         self.write_manifest(Status::Diverged, Some(format!("the gradient of step {bad} was not finite")), step, Some(bad))?;
         Ok(Outcome::Diverged { step: bad })
     }
 
     fn write_results(&self) -> Result<(), TrainError> {
-        let config = self.config;
-        let columns = RunColumns {
-            run_id: self.run_id.clone(),
-            slug: self.slug.clone(),
-            schedule: config.diffusion.schedule.to_string(),
-            loss: config.loss.variant.to_string(),
-            prediction: config.diffusion.prediction.to_string(),
-            variance: match config.diffusion.kernel {
-                Kernel::Gaussian => config.diffusion.variance.to_string(),
-                // Bits have no variance of their own: the kernel's name says what the reverse step is.
-                Kernel::Binomial => config.diffusion.kernel.to_string(),
-            },
-            model: config.model.kind.to_string(),
-            data: self.dataset.name.clone(),
-            timesteps: config.diffusion.timesteps,
-            batch_size: config.train.batch_size,
-            lr: config.train.lr,
-            seed: config.seed,
-        };
-        write_losses(self.dir.path(), &columns, &self.rows)?;
+        write_losses(self.dir.path(), &columns_of(self.config, &self.dataset.name), &self.rows)?;
         Ok(self.dir.write_evaluations(&self.evaluations)?)
     }
 

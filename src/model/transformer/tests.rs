@@ -2,7 +2,7 @@
 //! refusals.
 
 use super::super::check::{Fixture, agrees_with_differences, agrees_with_fixture};
-use super::super::{Init, Model, ModelKind};
+use super::super::{Init, Model, ModelKind, TimeEmbedding};
 use super::*;
 use crate::ops::check::{distance, numbers, random};
 use crate::rng::{Purpose, stream};

@@ -1,7 +1,7 @@
 //! The U-Net against diffusers (fixtures of `tests/reference/unet2d.py`), against differences, and its refusals.
 
 use super::super::check::{Fixture, agrees_with_differences, agrees_with_fixture};
-use super::super::{Init, Model, ModelKind};
+use super::super::{Init, Model, ModelKind, TimeEmbedding};
 use super::*;
 use crate::ops::check::{distance, numbers, random};
 use crate::rng::{Purpose, stream};

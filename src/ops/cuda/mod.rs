@@ -52,7 +52,7 @@ pub(super) use linear::linear;
 pub use training::{DeviceWeights, with_slope};
 
 #[cfg(test)]
-pub(crate) use emulator::{stand_aside, stand_in_here, standing_in};
+pub(crate) use emulator::{launches, stand_aside, standing_in};
 
 use candle_core::{Device, Tensor};
 
@@ -68,4 +68,15 @@ pub fn is_device(device: &Device) -> bool {
         return true;
     }
     device.is_cuda()
+}
+
+/// A pool of threads that compute where this one does: they differ in tests alone, where one may have the CPU stand in for a
+/// device.
+pub fn threads_like_this() -> rayon::ThreadPoolBuilder {
+    let builder = rayon::ThreadPoolBuilder::new();
+    #[cfg(test)]
+    if emulator::stands_in() {
+        return builder.start_handler(|_| emulator::stand_in_here());
+    }
+    builder
 }

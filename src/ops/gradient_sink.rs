@@ -1,0 +1,186 @@
+//! Where the gradients of parameters go: straight to their places in a flat buffer.
+//!
+//! candle's backward pass gives every gradient a slot of zeros and adds to it, and the trainer would copy the slot once more
+//! into its flat buffer. Inside [`collect`], the operations that own weight matrices write their gradients into the buffer
+//! themselves and return none to candle. A parameter that is used a second time, or that belongs to another operation, goes
+//! candle's way; [`Places::sum`] takes both.
+
+use super::real::Real;
+use candle_core::backprop::GradStore;
+use candle_core::{Result, Storage, Tensor, TensorId, bail};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ops::Range;
+use std::sync::Arc;
+
+/// The places of a network's parameters in a flat buffer.
+pub struct Places(Arc<Table>);
+
+struct Table {
+    of: HashMap<TensorId, usize>,
+    /// Each parameter, and where it lies.
+    parameters: Vec<(Tensor, Range<usize>)>,
+    total: usize,
+}
+
+/// The gradients of one backward pass.
+pub struct Gradients {
+    flat: Vec<f32>,
+    /// Of each parameter, whether its place was written.
+    written: Vec<bool>,
+    rest: GradStore,
+}
+
+thread_local!(static SINK: RefCell<Option<Sink>> = const { RefCell::new(None) });
+
+struct Sink {
+    places: Arc<Table>,
+    flat: Vec<f32>,
+    written: Vec<bool>,
+}
+
+impl Places {
+    /// Of parameters that lie one behind the other, without gaps between the ranges' ends.
+    pub fn new(parameters: Vec<(Tensor, Range<usize>)>) -> Self {
+        let of = parameters.iter().enumerate().map(|(i, (tensor, _))| (tensor.id(), i)).collect();
+        let total = parameters.iter().map(|(_, range)| range.end).max().unwrap_or(0);
+        Self(Arc::new(Table { of, parameters, total }))
+    }
+
+    /// The gradients of `loss` in the parameters. `buffer` is an earlier one's, to be used again, or empty.
+    ///
+    /// # Errors
+    /// As candle's backward pass.
+    pub fn collect(&self, loss: &Tensor, mut buffer: Vec<f32>) -> Result<Gradients> {
+        // What is not written is not read either, so that an old buffer needs no clearing.
+        buffer.resize(self.0.total, 0.0);
+        let sink = Sink { places: self.0.clone(), flat: buffer, written: vec![false; self.0.parameters.len()] };
+        let before = SINK.replace(Some(sink));
+        let rest = loss.backward();
+        let sink = SINK.replace(before);
+        let Some(Sink { flat, written, .. }) = sink else { bail!("a backward pass lost the place of its gradients") };
+        Ok(Gradients { flat, written, rest: rest? })
+    }
+
+    /// Adds the gradients to the flat `sum`, and returns their buffer for the next pass.
+    ///
+    /// # Errors
+    /// If the gradients or `sum` belong to other parameters.
+    pub fn sum(&self, gradients: Gradients, sum: &mut [f32]) -> Result<Vec<f32>> {
+        let Gradients { flat, written, rest } = gradients;
+        let Table { parameters, total, .. } = &*self.0;
+        if flat.len() != *total || sum.len() != *total || written.len() != parameters.len() {
+            bail!("{} numbers were given for the gradient of a network of {total} parameters", sum.len())
+        }
+        for ((parameter, range), written) in parameters.iter().zip(&written) {
+            if *written {
+                add(&mut sum[range.clone()], &flat[range.clone()]);
+            }
+            if let Some(grad) = rest.get(parameter) {
+                add_tensor(grad, parameter, &mut sum[range.clone()])?;
+            }
+        }
+        Ok(flat)
+    }
+}
+
+/// Adds a tensor's numbers to a parameter's part of a flat gradient.
+///
+/// # Errors
+/// If it has another shape than its parameter, or the device fails.
+pub fn add_tensor<T: candle_core::WithDType>(grad: &Tensor, parameter: &Tensor, sum: &mut [T]) -> Result<()> {
+    if grad.shape() != parameter.shape() || grad.elem_count() != sum.len() {
+        bail!("the gradient of a parameter of shape {:?} has shape {:?}", parameter.dims(), grad.dims())
+    }
+    let grad = grad.contiguous()?;
+    let (storage, layout) = grad.storage_and_layout();
+    match (&*storage, layout.contiguous_offsets()) {
+        (Storage::Cpu(numbers), Some((start, end))) => add(sum, &numbers.as_slice::<T>()?[start..end]),
+        _ => {
+            drop(storage);
+            add(sum, &grad.flatten_all()?.to_vec1::<T>()?);
+        }
+    }
+    Ok(())
+}
+
+fn add<T: candle_core::WithDType>(sum: &mut [T], numbers: &[T]) {
+    crate::simd::dispatch(
+        #[inline(always)]
+        || {
+            for (sum, x) in sum.iter_mut().zip(numbers) {
+                *sum += *x;
+            }
+        },
+    );
+}
+
+/// Calls `compute` with the place where the gradient of `parameter` belongs, all of which it overwrites, and returns what is
+/// left for candle: nothing where the place is in a buffer, or nobody asks for this gradient (the slice is empty then).
+pub(super) fn into_place<T: Real>(parameter: &Tensor, compute: impl FnOnce(&mut [T])) -> Vec<T> {
+    if !parameter.track_op() {
+        compute(&mut []);
+        return Vec::new();
+    }
+    // Taken out meanwhile: an operation inside an operation finds no sink and goes candle's way.
+    let mut sink = SINK.take();
+    let free = sink.as_mut().and_then(|sink| {
+        let index = *sink.places.of.get(&parameter.id())?;
+        let place = T::of_f32(&mut sink.flat[sink.places.parameters[index].1.clone()])?;
+        (!std::mem::replace(&mut sink.written[index], true)).then_some(place)
+    });
+    let left = match free {
+        Some(place) => {
+            compute(place);
+            Vec::new()
+        }
+        None => {
+            let mut own = vec![T::ZERO; parameter.elem_count()];
+            compute(&mut own);
+            own
+        }
+    };
+    SINK.set(sink);
+    left
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::{Activation, linear};
+    use super::*;
+    use candle_core::{DType, Device, Var};
+
+    fn var(shape: &[usize], seed: u32) -> Tensor {
+        Var::from_tensor(&super::super::check::random(shape, seed).to_dtype(DType::F32).unwrap()).unwrap().into_inner()
+    }
+
+    #[test]
+    fn gradients_are_candles_whether_a_parameter_is_used_once_twice_or_elsewhere() {
+        let (x, w, shared, b, unused) = (var(&[5, 4], 1), var(&[4, 4], 2), var(&[4, 4], 3), var(&[4], 4), var(&[3], 5));
+        let loss = || {
+            let h = linear(&x, &w, &b, Activation::Silu).unwrap();
+            let h = linear(&h, &shared, &b, Activation::None).unwrap();
+            let h = linear(&h, &shared, &b, Activation::None).unwrap();
+            (h * 2.0).unwrap().broadcast_add(&b).unwrap().sum_all().unwrap()
+        };
+        let places = Places::new(vec![(w.clone(), 0..16), (shared.clone(), 16..32), (b.clone(), 32..36), (unused, 36..39)]);
+        let plain = loss().backward().unwrap();
+        // A buffer that was used before, and holds numbers that must not show.
+        let gradients = places.collect(&loss(), vec![7.0; 39]).unwrap();
+        assert_eq!(gradients.written, [true, true, true, false]);
+        assert!(gradients.rest.get(&w).is_none() && gradients.rest.get(&shared).is_some());
+        let mut sum = vec![1.0; 39];
+        places.sum(gradients, &mut sum).unwrap();
+        for (parameter, range) in [(&w, 0..16), (&shared, 16..32), (&b, 32..36)] {
+            let want = plain.get(parameter).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
+            for (got, want) in sum[range].iter().zip(want) {
+                assert!((got - 1.0 - want).abs() < 1e-4 * (1.0 + want.abs()), "{got} is not 1 + {want}");
+            }
+        }
+        assert_eq!(sum[36..], [1.0; 3]);
+        // And outside, nothing is left behind: candle has all of it again.
+        assert!(loss().backward().unwrap().get(&w).is_some());
+        let zero = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
+        assert!(add_tensor(&zero, &w, &mut sum[..16]).is_err());
+    }
+}
