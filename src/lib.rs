@@ -59,6 +59,12 @@
 //! - \[Hoogeboom21\] Argmax Flows and Multinomial Diffusion, arXiv:2102.05379v3
 //! - \[Austin21\] Structured Denoising Diffusion Models in Discrete State-Spaces, arXiv:2107.03006v3
 //! - \[Salimans22\] Progressive Distillation for Fast Sampling of Diffusion Models, arXiv:2202.00512v2 (v-prediction)
+//! - \[Kingma21\] Variational Diffusion Models, arXiv:2107.00630
+//! - \[Choi22\] Perception Prioritized Training of Diffusion Models, arXiv:2204.00227
+//! - \[Li22\] Diffusion-LM Improves Controllable Text Generation, arXiv:2205.14217
+//! - \[Hang23\] Efficient Diffusion Training via Min-SNR Weighting Strategy, arXiv:2303.09556
+//! - \[Lin24\] Common Diffusion Noise Schedules and Sample Steps are Flawed, arXiv:2305.08891
+//! - \[Crowson24\] Scalable High-Resolution Pixel-Space Image Synthesis with Hourglass Diffusion Transformers, arXiv:2401.11605
 //! - \[Jabri22\] Scalable Adaptive Computation for Iterative Generation, arXiv:2212.11972v2 (sigmoid schedule)
 //! - \[Bao23\] All are Worth Words: A ViT Backbone for Diffusion Models, arXiv:2209.12152v4 (U-ViT)
 //! - \[Ba16\] Layer Normalization, arXiv:1607.06450v1

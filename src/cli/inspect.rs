@@ -4,7 +4,7 @@ use super::output::{Table, print, short};
 use super::{CliError, exit};
 use crate::data::{self, DataSpec, Dataset, Encoding, picture};
 use crate::diffusion::{
-    DecoderCdf, Diffusion, DiffusionSpec, FirstLogVariance, Kernel, NoiseSchedule, Prediction, ScheduleKind, VarianceType,
+    DecoderCdf, Diffusion, DiffusionSpec, FirstLogVariance, Kernel, NoiseSchedule, Prediction, ScheduleKind, ScheduleSpec, VarianceType,
 };
 use crate::named::NamedEnum;
 use crate::rng::{self, Purpose};
@@ -16,14 +16,49 @@ const POINTS: usize = 1500;
 
 #[derive(clap::Args)]
 pub struct ScheduleArgs {
-    /// linear, linear_scaled, quadratic, cosine or sigmoid.
+    #[arg(help = format!("One of {}.", ScheduleKind::names().join(", ")))]
     kind: String,
-    /// T.
-    #[arg(long, default_value_t = 1000)]
-    timesteps: u32,
+    #[command(flatten)]
+    noise: NoiseArgs,
     /// Comma-separated, at full precision.
     #[arg(long)]
     csv: bool,
+}
+
+/// What a schedule is made of, its kind apart.
+#[derive(clap::Args)]
+struct NoiseArgs {
+    /// T. [default: 1000; as many as --betas, where those are given]
+    #[arg(long)]
+    timesteps: Option<u32>,
+    /// -log SNR at t = 1 of logsnr_linear.
+    #[arg(long, default_value_t = ScheduleSpec::GAMMA.0, allow_negative_numbers = true)]
+    gamma_min: f64,
+    /// -log SNR at t = T of logsnr_linear.
+    #[arg(long, default_value_t = ScheduleSpec::GAMMA.1, allow_negative_numbers = true)]
+    gamma_max: f64,
+    /// The betas of explicit.
+    #[arg(long, value_delimiter = ',')]
+    betas: Vec<f64>,
+    /// Shift and scale sqrt(alpha_bar) so that alpha_bar is 0 at T.
+    #[arg(long)]
+    zero_terminal_snr: bool,
+}
+
+impl NoiseArgs {
+    fn timesteps(&self) -> u32 {
+        self.timesteps.unwrap_or(if self.betas.is_empty() { 1000 } else { self.betas.len() as u32 })
+    }
+
+    fn of(&self, kind: ScheduleKind) -> ScheduleSpec {
+        ScheduleSpec {
+            kind,
+            timesteps: self.timesteps(),
+            gamma: (self.gamma_min, self.gamma_max),
+            betas: if kind == ScheduleKind::Explicit { self.betas.clone() } else { Vec::new() },
+            zero_terminal_snr: self.zero_terminal_snr,
+        }
+    }
 }
 
 #[derive(clap::Args)]
@@ -33,9 +68,8 @@ pub struct ForwardArgs {
     /// Schedules to compare, one row each and image.
     #[arg(long, value_delimiter = ',', default_value = "linear,cosine")]
     schedule: Vec<String>,
-    /// T.
-    #[arg(long, default_value_t = 1000)]
-    timesteps: u32,
+    #[command(flatten)]
+    noise: NoiseArgs,
     /// Timesteps to show; 0 is the image itself. Default: nine, evenly spaced.
     #[arg(long, value_delimiter = ',')]
     at: Vec<u32>,
@@ -63,7 +97,7 @@ fn schedule_kind(name: &str) -> Result<ScheduleKind, CliError> {
 }
 
 pub fn schedule(args: &ScheduleArgs) -> Result<i32, CliError> {
-    let s = NoiseSchedule::new(schedule_kind(&args.kind)?, args.timesteps)?;
+    let s = NoiseSchedule::of(&args.noise.of(schedule_kind(&args.kind)?))?;
     let head = ["t", "beta", "alpha_bar", "log_snr", "posterior_variance", "posterior_x0_coef", "posterior_xt_coef"];
     let row = |i: usize| {
         [
@@ -114,21 +148,27 @@ pub fn forward(args: &ForwardArgs) -> Result<i32, CliError> {
             "data of two levels, e.g. heartbeat or digits_binary, and --pi between 0 and 1",
         ));
     }
-    let at = if args.at.is_empty() { (0..9).map(|i| i * args.timesteps / 8).collect() } else { args.at.clone() };
-    if let Some(t) = at.iter().find(|t| **t > args.timesteps) {
-        return Err(CliError::input(format!("t = {t} lies beyond T = {}", args.timesteps), "every --at lies in 0..=T"));
+    let timesteps = args.noise.timesteps();
+    let at = if args.at.is_empty() { (0..9).map(|i| i * timesteps / 8).collect() } else { args.at.clone() };
+    if let Some(t) = at.iter().find(|t| **t > timesteps) {
+        return Err(CliError::input(format!("t = {t} lies beyond T = {timesteps}"), "every --at lies in 0..=T"));
     }
     // A row is an image under a schedule; of points, a row is many of them.
     let (rows, each) = if shape.is_image() { (args.images.clamp(1, dataset.test.len()), 1) } else { (1, POINTS.min(dataset.test.len())) };
     let dims = shape.dims();
     let mut strip: Vec<Vec<f32>> = Vec::new();
     for name in &args.schedule {
+        let noise = args.noise.of(schedule_kind(name)?);
         let spec = DiffusionSpec {
             kernel: args.kernel,
             binomial_pi: args.pi,
-            schedule: schedule_kind(name)?,
-            timesteps: args.timesteps,
-            prediction: Prediction::Epsilon,
+            schedule: noise.kind,
+            timesteps: noise.timesteps,
+            gamma_min: noise.gamma.0,
+            gamma_max: noise.gamma.1,
+            betas: noise.betas,
+            zero_terminal_snr: noise.zero_terminal_snr,
+            prediction: Prediction::X0,
             variance: VarianceType::FixedSmall,
             first_log_variance: FirstLogVariance::Copy,
             decoder_cdf: DecoderCdf::Tanh,

@@ -160,7 +160,7 @@ pub fn preflight(grid: &Grid) -> Result<String, CliError> {
         let d = &run.config.diffusion;
         let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "–".to_owned());
         let row = vec![
-            d.schedule.to_string(),
+            d.noise().to_string(),
             d.timesteps.to_string(),
             d.prediction.to_string(),
             match d.kernel {

@@ -5,10 +5,10 @@
 
 use super::keys::{self, KeyDefault};
 use super::run::{EvalTimesteps, RunConfig};
-use super::value::either;
+use super::value::{either, plain};
 use crate::data::{DataInfo, Encoding};
 use crate::diffusion::{
-    DecoderCdf, FirstLogVariance, Kernel, LossVariant, LossWeighting, NoiseSchedule, Prediction, ScheduleKind, VarianceType,
+    DecoderCdf, FirstLogVariance, Kernel, LossVariant, LossWeighting, NoiseSchedule, Prediction, ScheduleError, ScheduleKind, VarianceType,
 };
 use crate::model::ModelKind;
 
@@ -37,6 +37,7 @@ pub fn problems(config: &RunConfig, info: &DataInfo) -> Vec<Problem> {
         ModelKind::Mlp => {}
         ModelKind::Transformer => transformer(config, info, &mut found),
     }
+    undecided(config, &mut found);
     unread(config, info, &mut found);
     counts(config, info, &mut found);
     let shape = info.shape;
@@ -62,9 +63,8 @@ fn schedule(config: &RunConfig, found: &mut Vec<Problem>) {
             format!("0.02 × 1000 / T, with T = {t}"),
             "use at least 21 timesteps, or schedule = \"cosine\"",
         );
-    } else if let Err(error) = NoiseSchedule::new(config.diffusion.schedule, t) {
-        let help = "choose another number of timesteps or another schedule";
-        push(found, &["diffusion.schedule", "diffusion.timesteps"], error.to_string(), "not a schedule", help);
+    } else if let Err(error) = NoiseSchedule::of(&config.diffusion.noise()) {
+        no_schedule(&error, found);
     }
     if let EvalTimesteps::Strided(k) = config.eval.timesteps
         && k > t
@@ -79,7 +79,80 @@ fn schedule(config: &RunConfig, found: &mut Vec<Problem>) {
     }
 }
 
+/// A schedule that cannot be, at the keys that make it.
+fn no_schedule(error: &ScheduleError, found: &mut Vec<Problem>) {
+    let message = error.to_string();
+    match error {
+        ScheduleError::Timesteps { needs, .. } => {
+            let help = format!("{needs}, or another schedule");
+            push(found, &["diffusion.schedule", "diffusion.timesteps"], message, "does not exist at this T", help);
+        }
+        ScheduleError::BetaCount { betas: 0, .. } => {
+            let help = "diffusion.betas = [0.1, 0.2, 0.4] with diffusion.timesteps = 3, or a schedule by name";
+            push(found, &["diffusion.schedule"], "schedule \"explicit\" needs its betas".to_owned(), "no betas", help);
+        }
+        ScheduleError::BetaCount { betas, .. } => {
+            let help = format!("diffusion.timesteps = {betas}");
+            push(found, &["diffusion.betas", "diffusion.timesteps"], message, format!("{betas} values"), help);
+        }
+        ScheduleError::GammaFalls { .. } => {
+            let help = "gamma_min below gamma_max; [Kingma21] has -13.3 and 5";
+            push(found, &["diffusion.gamma_min", "diffusion.gamma_max"], message, "not below `diffusion.gamma_max`", help);
+        }
+        ScheduleError::NoSignal { .. } => {
+            let help = "fewer timesteps, or a gentler schedule";
+            push(found, &["diffusion.schedule", "diffusion.timesteps"], message, "loses all signal before T", help);
+        }
+        ScheduleError::TooShort { .. }
+        | ScheduleError::BetaOutOfRange { .. }
+        | ScheduleError::NoNoise { .. }
+        | ScheduleError::EpsilonWithoutSignal => {
+            let help = "choose another number of timesteps or another schedule";
+            push(found, &["diffusion.schedule", "diffusion.timesteps"], message, "not a schedule", help);
+        }
+    }
+}
+
+/// Values that decide nothing beside those of other keys: who wrote them meant something else, or one run would have two
+/// identities.
+fn undecided(config: &RunConfig, found: &mut Vec<Problem>) {
+    let literals = RunConfig::literal_defaults();
+    let (diffusion, loss) = (&config.diffusion, &config.loss);
+    let log_snr = diffusion.schedule == ScheduleKind::LogSnrLinear;
+    let explicit = diffusion.schedule == ScheduleKind::Explicit;
+    let (snr, p2) = (keys::has_snr_gamma(loss.weighting), loss.weighting == LossWeighting::P2);
+    let bound = loss.variant != LossVariant::Simple;
+    // Bits have no weights at all, which is told of the kernel.
+    let weighted = loss.variant != LossVariant::Vlb || diffusion.kernel == Kernel::Binomial;
+    for (key, decides, by, wanted, reason) in [
+        ("diffusion.gamma_min", log_snr, "diffusion.schedule", "\"logsnr_linear\"", "for schedule \"logsnr_linear\" only"),
+        ("diffusion.gamma_max", log_snr, "diffusion.schedule", "\"logsnr_linear\"", "for schedule \"logsnr_linear\" only"),
+        ("diffusion.betas", explicit, "diffusion.schedule", "\"explicit\"", "for schedule \"explicit\" only"),
+        ("loss.weighting", weighted, "loss.variant", "\"simple\" or \"hybrid\"", "the bound has its own weights"),
+        ("loss.snr_gamma", snr, "loss.weighting", "\"min_snr\" or \"soft_min_snr\"", "for \"min_snr\" and \"soft_min_snr\" only"),
+        ("loss.p2_gamma", p2, "loss.weighting", "\"p2\"", "for \"p2\" only"),
+        ("loss.p2_k", p2, "loss.weighting", "\"p2\"", "for \"p2\" only"),
+        ("loss.rescale", bound, "loss.variant", "\"vlb\" or \"hybrid\"", "loss \"simple\" has no term of the bound"),
+    ] {
+        let spec = keys::find(key).expect("the table names keys that exist: tested");
+        if !decides && (spec.get)(config) != (spec.get)(&literals) {
+            let beside = plain(&(keys::find(by).expect("as above").get)(config));
+            let message = format!("`{key}` would do nothing beside {by} = \"{beside}\"");
+            push(found, &[spec.key, by], message, reason, format!("{by} = {wanted}, or leave `{key}` out"));
+        }
+    }
+}
+
 fn gaussian(config: &RunConfig, found: &mut Vec<Problem>) {
+    if config.diffusion.zero_terminal_snr && config.diffusion.prediction == Prediction::Epsilon {
+        push(
+            found,
+            &["diffusion.zero_terminal_snr", "diffusion.prediction"],
+            "at zero terminal SNR x_T is noise alone, so a prediction of epsilon says nothing of x_0 there".to_owned(),
+            "no signal at T",
+            "diffusion.prediction = \"v\", \"x0\" or \"mean\"",
+        );
+    }
     if config.diffusion.binomial_pi != 0.5 {
         push(
             found,
@@ -144,7 +217,8 @@ fn binomial(config: &RunConfig, info: &DataInfo, found: &mut Vec<Problem>) {
 }
 
 fn variance(config: &RunConfig, found: &mut Vec<Problem>) {
-    let learned = config.diffusion.variance == VarianceType::LearnedRange;
+    let variance = config.diffusion.variance;
+    let learned = matches!(variance, VarianceType::LearnedRange | VarianceType::Learned);
     match config.loss.variant {
         LossVariant::Hybrid if !learned => push(
             found,
@@ -156,7 +230,7 @@ fn variance(config: &RunConfig, found: &mut Vec<Problem>) {
         LossVariant::Simple if learned => push(
             found,
             &["diffusion.variance", "loss.variant"],
-            "variance \"learned_range\" would get no gradient from loss \"simple\"".to_owned(),
+            format!("variance \"{variance}\" would get no gradient from loss \"simple\""),
             "never trained",
             "loss.variant = \"hybrid\" (simple, and the bound for the variance), or a fixed variance",
         ),

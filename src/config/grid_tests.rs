@@ -166,6 +166,7 @@ fn every_key_changes_the_identity_unless_it_says_where_the_data_lies() {
             toml::Value::String("x".to_owned()),
             toml::Value::String("all".to_owned()),
             toml::Value::Array(vec![toml::Value::Integer(48)]),
+            toml::Value::Array(vec![toml::Value::Float(0.25)]),
         ];
         let names = (spec.choices)().into_iter().map(|name| toml::Value::String(name.to_owned()));
         let mut changed = 0;

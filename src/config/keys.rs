@@ -190,6 +190,7 @@ macro_rules! target {
 }
 
 const COUNT: &str = "a whole number, at least 1";
+const GAMMA: &str = "a number from -20 to 20";
 const FRACTION: &str = "a number in [0, 1)";
 const NOT_NEGATIVE: &str = "a number, at least 0";
 const POSITIVE: &str = "a number above 0";
@@ -242,13 +243,24 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     key!(diffusion.binomial_pi: f64 = lit("0.5"), "a number above 0 and below 1", |x| 0.0 < *x && *x < 1.0,
         "The probability that a bit redrawn by the Binomial kernel is 1. [SohlDickstein15]: 0.5; for the heartbeat 0.2.")
         .identity_where(is_binomial),
-    key!(diffusion.schedule: ScheduleKind = lit("\"linear\""), "The noise schedule.")
-        .also(&["beta_schedule", "noise_schedule", "scheduler", "betas"]),
+    key!(diffusion.schedule: ScheduleKind = lit("\"linear\""),
+        "The noise schedule; `ddpm-lab schedule KIND` prints it. \"cosine\", \"sigmoid\", \"sqrt\", \"laplace\" and \"jsd\" (whose last beta would be 1) are cut at beta = 0.999.")
+        .also(&["beta_schedule", "noise_schedule", "scheduler"]),
     key!(diffusion.timesteps: u32 = lit("1000"), "a whole number, at least 2", |t| *t >= 2, "T.")
         .also(&["num_timesteps", "num_train_timesteps", "diffusion_steps", "T", "num_diffusion_timesteps"]).short("timesteps"),
+    key!(diffusion.gamma_min: f64 = lit("-13.3"), GAMMA, |x| x.abs() <= 20.0, "-log SNR at t = 1 of schedule \"logsnr_linear\". [Kingma21]: -13.3.")
+        .identity_where(is_log_snr_linear),
+    key!(diffusion.gamma_max: f64 = lit("5.0"), GAMMA, |x| x.abs() <= 20.0, "-log SNR at t = T of schedule \"logsnr_linear\". [Kingma21]: 5.")
+        .identity_where(is_log_snr_linear),
+    key!(diffusion.betas: Vec<f64> = lit("[]"), "an array of numbers above 0 and below 1", |b| b.iter().all(|b| 0.0 < *b && *b < 1.0),
+        "The betas of schedule \"explicit\", t = 1 first: T of them.")
+        .also(&["trained_betas"]).identity_where(|c| c.diffusion.schedule == ScheduleKind::Explicit),
+    key!(diffusion.zero_terminal_snr: bool = lit("false"),
+        "Shift and scale sqrt(alpha_bar) so that alpha_bar is 0 at T [Lin24]. Not with prediction \"epsilon\", which says nothing of x_0 there.")
+        .also(&["rescale_betas_zero_snr"]).identity_where(|c| c.diffusion.zero_terminal_snr),
     key!(diffusion.prediction: Prediction = derived("\"epsilon\"; \"x0\" for the Binomial kernel", fill_prediction), "What the network's output means.")
         .also(&["objective", "prediction_type", "parameterization", "predict"]),
-    key!(diffusion.variance: VarianceType = lit("\"fixed_large\""), "The variance of p(x_{t-1} | x_t).")
+    key!(diffusion.variance: VarianceType = lit("\"fixed_large\""), "The variance of p(x_{t-1} | x_t): one of two fixed ones, between those by a channel (\"learned_range\"), or a channel that is its logarithm (\"learned\", 0 in an untrained network).")
         .also(&["variance_type", "model_var_type", "learn_sigma", "sigma"]),
     key!(diffusion.first_log_variance: FirstLogVariance = lit("\"copy\""), "The log of the posterior variance at t = 1, where it is 0."),
     key!(diffusion.decoder_cdf: DecoderCdf = lit("\"tanh\""), "The normal distribution function of the discretised decoder."),
@@ -256,10 +268,24 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
         "Clip the predicted x_0 to [-1, 1] in evaluation and sampling, never in training.")
         .also(&["clip_denoised", "clip_sample"]),
     // ── loss
-    key!(loss.variant: LossVariant = lit("\"simple\""), "What is minimised.").also(&["type", "loss_type", "kind"]),
-    key!(loss.weighting: LossWeighting = lit("\"constant\""), "Weight of the squared error by timestep.").also(&["loss_weight"]),
+    key!(loss.variant: LossVariant = lit("\"simple\""),
+        "What is minimised: the squared error of the output; T times the term of the bound (improved DDPM's code: RESCALED_KL); or both, the bound moving the variance alone (RESCALED_MSE).")
+        .also(&["type", "loss_type", "kind"]),
+    key!(loss.weighting: LossWeighting = lit("\"constant\""),
+        "Weight of the squared error by timestep: 1 on that of the output; or SNR, max(SNR, 1), min(SNR, g), SNR g/(SNR + g) on that of x_0; or (k + SNR)^-g on that of epsilon; carried over to what is predicted.")
+        .also(&["loss_weight"]),
+    key!(loss.snr_gamma: f64 = lit("5.0"), POSITIVE, |x| *x > 0.0,
+        "g of `min_snr` [Hang23: 5] and `soft_min_snr` [Crowson24: 4, there 1/sigma_data^2].").also(&["min_snr_gamma"])
+        .identity_where(|c| has_snr_gamma(c.loss.weighting)),
+    key!(loss.p2_gamma: f64 = lit("1.0"), NOT_NEGATIVE, |x| *x >= 0.0, "g of `p2`. [Choi22]: 0.5 or 1.")
+        .identity_where(|c| c.loss.weighting == LossWeighting::P2),
+    key!(loss.p2_k: f64 = lit("1.0"), POSITIVE, |x| *x > 0.0, "k of `p2`. [Choi22]: 1.")
+        .identity_where(|c| c.loss.weighting == LossWeighting::P2),
     key!(loss.vlb_weight: f64 = lit("0.001"), NOT_NEGATIVE, |x| *x >= 0.0, "Weight of the bound in `hybrid`. [Nichol21]: 0.001.")
         .also(&["lambda"]),
+    key!(loss.rescale: bool = lit("true"),
+        "Whether a term of the bound counts T times in `vlb` and `hybrid`. Improved DDPM's code without it: KL is `vlb`, MSE with a learned variance is `hybrid` at vlb_weight = 1, lucidrains' loss `hybrid` at 0.001.")
+        .also(&["rescale_learned_sigmas"]).identity_where(|c| !c.loss.rescale),
     // ── train
     key!(train.steps: u32 = lit("2000"), COUNT, |n| *n > 0, "Optimizer updates.").also(&["num_steps", "iterations", "epochs", "num_train_steps"]),
     key!(train.batch_size: u32 = lit("64"), COUNT, |n| *n > 0, "Examples in each update.").also(&["batch"]),
@@ -280,7 +306,8 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     key!(train.ema: f64 = lit("0.995"), FRACTION, |x| (0.0..1.0).contains(x),
         "Decay of the average of the weights; 0 keeps none. 0.9999 suits runs of 100 000 steps and more.")
         .also(&["ema_decay", "ema_rate"]),
-    key!(train.timestep_sampler: TimestepSampler = lit("\"uniform\""), "How training draws t.").also(&["schedule_sampler"]),
+    key!(train.timestep_sampler: TimestepSampler = lit("\"uniform\""),
+        "How training draws t: each by itself, one in each of `batch_size` strata, a batch in equal steps from one draw, or where the loss of the last 10 was large (from the moment every t has 10), at a weight that makes up for it.").also(&["schedule_sampler"]),
     key!(train.dtype: Dtype = lit("\"f32\""), "Arithmetic of the network in training; weights and evaluations are f32 always. \"bf16\" needs CUDA.")
         .also(&["precision", "mixed_precision"]),
     key!(train.matmul_precision: MatmulPrecision = lit("\"f32\""), "Products and convolutions of f32, in training and evaluation; \"tf32\" (10 bits of mantissa) needs CUDA.")
@@ -339,6 +366,15 @@ fn is_transformer(config: &RunConfig) -> bool {
 
 fn is_binomial(config: &RunConfig) -> bool {
     config.diffusion.kernel == Kernel::Binomial
+}
+
+fn is_log_snr_linear(config: &RunConfig) -> bool {
+    config.diffusion.schedule == ScheduleKind::LogSnrLinear
+}
+
+/// Whether the weighting has a γ of its own.
+pub fn has_snr_gamma(weighting: LossWeighting) -> bool {
+    matches!(weighting, LossWeighting::MinSnr | LossWeighting::SoftMinSnr)
 }
 
 fn fill_kind(config: &mut RunConfig, info: &DataInfo) {

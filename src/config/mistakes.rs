@@ -48,7 +48,7 @@ diffusion.schedule = ["linear", "cosin"]
      4 │ [grid]
      5 │ diffusion.schedule = ["linear", "cosin"]
        ·                                 ───┬───
-       ·                                    ╰── must be "linear", "linear_scaled", "quadratic", "cosine", "sigmoid" or "jsd"
+       ·                                    ╰── must be "linear", "linear_scaled", "quadratic", "cosine", "sigmoid", "jsd", "sqrt", "constant", "warmup10", "warmup50", "laplace", "logsnr_linear" or "explicit"
        ╰────
       help: did you mean "cosine"?
     "#);

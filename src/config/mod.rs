@@ -26,4 +26,6 @@ mod grid_tests;
 #[cfg(test)]
 mod impossible;
 #[cfg(test)]
+mod impossible_losses;
+#[cfg(test)]
 mod mistakes;

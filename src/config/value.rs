@@ -119,6 +119,22 @@ impl ConfigValue for Vec<u32> {
     }
 }
 
+impl ConfigValue for Vec<f64> {
+    const IS_ARRAY: bool = true;
+
+    fn words() -> String {
+        "an array of numbers".to_owned()
+    }
+
+    fn read(value: &Value) -> Option<Self> {
+        value.as_array()?.iter().map(f64::read).collect()
+    }
+
+    fn write(&self) -> Value {
+        Value::Array(self.iter().map(ConfigValue::write).collect())
+    }
+}
+
 /// The empty string is `None`.
 impl ConfigValue for Option<String> {
     fn words() -> String {

@@ -40,7 +40,7 @@ impl BinomialDiffusion {
     /// # Errors
     /// Where the schedule does not exist.
     pub fn new(spec: &DiffusionSpec, shape: Shape) -> Result<Self, ScheduleError> {
-        let schedule = NoiseSchedule::new(spec.schedule, spec.timesteps)?;
+        let schedule = NoiseSchedule::of(&spec.noise())?;
         let pi = spec.binomial_pi;
         let tables = (0..schedule.timesteps())
             .map(|i| {
@@ -161,7 +161,7 @@ impl BinomialDiffusion {
     ) -> (f64, SampleTerms) {
         let (simple, bound) = match loss.variant {
             LossVariant::Simple => (1.0, 0.0),
-            LossVariant::Vlb | LossVariant::Hybrid => (0.0, self.timesteps() as f64),
+            LossVariant::Vlb | LossVariant::Hybrid => (0.0, loss.horizon(self.timesteps())),
         };
         let scale = scale / x_0.len() as f64;
         let (terms, entropy) = self.visit(t, x_0, x_t, output, |j, entropy_slope, slope| {

@@ -14,6 +14,10 @@ fn spec(schedule: ScheduleKind, timesteps: u32, pi: f64) -> DiffusionSpec {
         binomial_pi: pi,
         schedule,
         timesteps,
+        gamma_min: ScheduleSpec::GAMMA.0,
+        gamma_max: ScheduleSpec::GAMMA.1,
+        betas: Vec::new(),
+        zero_terminal_snr: false,
         prediction: Prediction::X0,
         variance: VarianceType::FixedLarge,
         first_log_variance: FirstLogVariance::Copy,
@@ -124,7 +128,7 @@ fn gradients_equal_finite_differences() {
     for (schedule, pi) in [(ScheduleKind::Jsd, 0.2), (ScheduleKind::Cosine, 0.5)] {
         let d = BinomialDiffusion::new(&spec(schedule, 30, pi), row(dims)).unwrap();
         for variant in [LossVariant::Simple, LossVariant::Vlb] {
-            let loss = LossSpec { variant, weighting: LossWeighting::Constant, vlb_weight: 0.001 };
+            let loss = LossSpec::plain(variant);
             for i in [0usize, 1, 14, 29] {
                 let t = Timestep::from_index(i);
                 let (x_0, x_t) = ([1.0, -1.0, 1.0, -1.0], [1.0, 1.0, -1.0, -1.0]);

@@ -10,7 +10,7 @@ pub use coefficients::Coefficients;
 
 use super::decoder::Decoder;
 use super::schedule::{NoiseSchedule, ScheduleError};
-use super::spec::{DiffusionSpec, LossSpec, LossVariant, LossWeighting, Prediction, VarianceType};
+use super::spec::{DiffusionSpec, LossSpec, LossVariant, Prediction, VarianceType};
 use crate::data::{Encoding, Shape};
 use crate::units::Timestep;
 use std::f64::consts::LN_2;
@@ -51,6 +51,8 @@ struct At {
     /// The reverse log-variance at channel values −1 and +1; equal where it is fixed.
     low: f64,
     high: f64,
+    /// ᾱ / (1 − ᾱ).
+    snr: f64,
 }
 
 /// A noise schedule with the meaning of the network's output, its variances and the data's decoder.
@@ -67,9 +69,12 @@ pub struct GaussianDiffusion {
 
 impl GaussianDiffusion {
     /// # Errors
-    /// Where the schedule does not exist.
+    /// Where the schedule does not exist, or leaves nothing at T for a prediction of ε to divide by.
     pub fn new(spec: &DiffusionSpec, shape: Shape, encoding: Encoding) -> Result<Self, ScheduleError> {
-        let schedule = NoiseSchedule::new(spec.schedule, spec.timesteps)?;
+        let schedule = NoiseSchedule::of(&spec.noise())?;
+        if spec.prediction == Prediction::Epsilon && schedule.ends_without_signal() {
+            return Err(ScheduleError::EpsilonWithoutSignal);
+        }
         let posterior = schedule.posterior_log_variances(spec.first_log_variance);
         let (low, high) = schedule.reverse_log_variances(spec.variance, spec.first_log_variance);
         let tables = (0..schedule.timesteps())
@@ -81,6 +86,7 @@ impl GaussianDiffusion {
                 posterior_log_variance: posterior[i],
                 low: low[i],
                 high: high[i],
+                snr: schedule.snr(Timestep::from_index(i)),
             })
             .collect();
         Ok(Self {
@@ -108,7 +114,7 @@ impl GaussianDiffusion {
     pub fn output_channels(&self) -> usize {
         match self.variance {
             VarianceType::FixedSmall | VarianceType::FixedLarge => self.shape.channels,
-            VarianceType::LearnedRange => 2 * self.shape.channels,
+            VarianceType::LearnedRange | VarianceType::Learned => 2 * self.shape.channels,
         }
     }
 
@@ -136,7 +142,7 @@ impl GaussianDiffusion {
     fn places(&self, j: usize) -> (usize, usize) {
         match self.variance {
             VarianceType::FixedSmall | VarianceType::FixedLarge => (j, j),
-            VarianceType::LearnedRange => {
+            VarianceType::LearnedRange | VarianceType::Learned => {
                 let c = self.shape.channels;
                 let place = j / c * 2 * c + j % c;
                 (place, place + c)
@@ -150,6 +156,7 @@ impl GaussianDiffusion {
             Prediction::Epsilon => (x_t - at.sqrt_one_minus_ab * out) / at.sqrt_ab,
             Prediction::X0 => out,
             Prediction::V => at.sqrt_ab * x_t - at.sqrt_one_minus_ab * out,
+            Prediction::Mean => (out - at.xt_coef * x_t) / at.x0_coef,
         }
     }
 
@@ -159,6 +166,7 @@ impl GaussianDiffusion {
             Prediction::Epsilon => -at.sqrt_one_minus_ab / at.sqrt_ab,
             Prediction::X0 => 1.0,
             Prediction::V => -at.sqrt_one_minus_ab,
+            Prediction::Mean => 1.0 / at.x0_coef,
         }
     }
 
@@ -168,6 +176,7 @@ impl GaussianDiffusion {
             Prediction::Epsilon => out,
             Prediction::X0 => (x_t - at.sqrt_ab * out) / at.sqrt_one_minus_ab,
             Prediction::V => at.sqrt_ab * out + at.sqrt_one_minus_ab * x_t,
+            Prediction::Mean => (x_t - at.sqrt_ab * self.x0_of(at, x_t, out)) / at.sqrt_one_minus_ab,
         }
     }
 
@@ -178,6 +187,7 @@ impl GaussianDiffusion {
             Prediction::Epsilon => (x_t - at.sqrt_ab * x0) / at.sqrt_one_minus_ab,
             Prediction::X0 => x0,
             Prediction::V => (at.sqrt_ab * x_t - x0) / at.sqrt_one_minus_ab,
+            Prediction::Mean => at.x0_coef * x0 + at.xt_coef * x_t,
         }
     }
 
@@ -195,6 +205,7 @@ impl GaussianDiffusion {
         match self.variance {
             VarianceType::FixedSmall | VarianceType::FixedLarge => 0.0,
             VarianceType::LearnedRange => 2.0 * (best.ln() - at.low) / (at.high - at.low) - 1.0,
+            VarianceType::Learned => best.ln(),
         }
     }
 
@@ -204,6 +215,7 @@ impl GaussianDiffusion {
             Prediction::Epsilon => noise,
             Prediction::X0 => x_0,
             Prediction::V => at.sqrt_ab * noise - at.sqrt_one_minus_ab * x_0,
+            Prediction::Mean => at.x0_coef * x_0 + at.xt_coef * (at.sqrt_ab * x_0 + at.sqrt_one_minus_ab * noise),
         }
     }
 
@@ -212,7 +224,7 @@ impl GaussianDiffusion {
         let log_variance = match self.variance {
             VarianceType::FixedSmall | VarianceType::FixedLarge => at.low,
             // The fraction is not clamped, as in the published code. [Nichol21, Eq. 15]
-            VarianceType::LearnedRange => at.low + (at.high - at.low) * (variance_out + 1.0) / 2.0,
+            VarianceType::LearnedRange | VarianceType::Learned => at.low + (at.high - at.low) * (variance_out + 1.0) / 2.0,
         };
         Reverse { x0: if clip { x0.clamp(-1.0, 1.0) } else { x0 }, log_variance }
     }
@@ -267,10 +279,9 @@ impl GaussianDiffusion {
     }
 
     /// Weights in the loss at t: of the squared error, of the bound through the mean, of the bound through the variance.
-    fn loss_weights(&self, loss: &LossSpec, _t: Timestep) -> (f64, f64, f64) {
-        let weight = match loss.weighting {
-            LossWeighting::Constant => 1.0,
-        };
+    fn loss_weights(&self, loss: &LossSpec, t: Timestep) -> (f64, f64, f64) {
+        let at = &self.tables[t.index()];
+        let weight = loss.weight(at.snr, self.x0_slope(at));
         match loss.variant {
             LossVariant::Simple => (weight, 0.0, 0.0),
             LossVariant::Vlb => (0.0, 1.0, 1.0),
@@ -283,6 +294,10 @@ impl GaussianDiffusion {
     /// - `simple`: weight · mean over dimensions of (target − output)². [Ho20, Eq. 14]
     /// - `vlb`: T · (term of the bound at t, bits/dim): its mean over uniform t estimates the bound less L_T.
     /// - `hybrid`: simple + λ · T · term, where the bound moves only the variance. [Nichol21, Eq. 16]
+    ///
+    /// T is left out of the last two without [`LossSpec::rescale`]. In the names of improved DDPM's code: `simple` is MSE,
+    /// `vlb` RESCALED_KL and without T KL, `hybrid` at λ = 0.001 RESCALED_MSE, and without T at λ = 1 what MSE is under
+    /// a learned variance.
     ///
     /// x̂_0 is never clipped here. The terms come back unweighted, for the record.
     #[expect(clippy::too_many_arguments, reason = "the arguments are the paper's symbols")]
@@ -300,7 +315,7 @@ impl GaussianDiffusion {
         let at = self.tables[t.index()];
         let dims = x_0.len() as f64;
         let (simple, mean_vb, variance_vb) = self.loss_weights(loss, t);
-        let horizon = self.timesteps() as f64;
+        let horizon = loss.horizon(self.timesteps());
         let x0_slope = self.x0_slope(&at);
         let log_variance_slope = (at.high - at.low) / 2.0;
         let mut squared = 0.0;
@@ -328,6 +343,58 @@ impl GaussianDiffusion {
             let mean = at.x0_coef * reverse.x0 + at.xt_coef * x_t;
             let deviation = if t == Timestep::FIRST { 0.0 } else { (0.5 * reverse.log_variance).exp() };
             *x = (mean + deviation * f64::from(noise[j])) as f32;
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::diffusion::{DecoderCdf, FirstLogVariance, Kernel, ScheduleKind, ScheduleSpec};
+    use crate::named::NamedEnum;
+    use proptest::prelude::*;
+
+    fn process(prediction: Prediction, schedule: ScheduleKind, zero_terminal_snr: bool) -> Result<GaussianDiffusion, ScheduleError> {
+        let spec = DiffusionSpec {
+            kernel: Kernel::Gaussian,
+            binomial_pi: 0.5,
+            schedule,
+            timesteps: 60,
+            gamma_min: ScheduleSpec::GAMMA.0,
+            gamma_max: ScheduleSpec::GAMMA.1,
+            betas: if schedule == ScheduleKind::Explicit { vec![0.1; 60] } else { Vec::new() },
+            zero_terminal_snr,
+            prediction,
+            variance: VarianceType::FixedSmall,
+            first_log_variance: FirstLogVariance::Copy,
+            decoder_cdf: DecoderCdf::Erf,
+            clip_x0: false,
+        };
+        GaussianDiffusion::new(&spec, Shape { height: 1, width: 1, channels: 1 }, Encoding::Continuous)
+    }
+
+    proptest! {
+        #[test]
+        fn predictions_round_trip_through_x0_and_epsilon(
+            kind in 0..ScheduleKind::ALL.len(), zero in any::<bool>(), index in 0..60usize, x_0 in -1.5..1.5f64, eps in -4.0..4.0f64,
+        ) {
+            for prediction in Prediction::ALL {
+                let Ok(d) = process(*prediction, ScheduleKind::ALL[kind], zero) else {
+                    prop_assert!(zero && *prediction == Prediction::Epsilon);
+                    continue;
+                };
+                let (t, at) = (Timestep::from_index(index), d.tables[index]);
+                let x_t = at.sqrt_ab * x_0 + at.sqrt_one_minus_ab * eps;
+                let out = d.output_for_x0(t, x_t, x_0);
+                // Where little of x_0 is in x_t, or in the posterior mean, digits are lost on the way back.
+                let slope = d.x0_slope(&at);
+                let tolerance = 1e-9 * (1.0 + slope.abs());
+                prop_assert!((d.x0_of(&at, x_t, out) - x_0).abs() < tolerance, "{prediction} at {t}");
+                prop_assert!((d.eps_of(&at, x_t, out) - eps).abs() < tolerance / at.sqrt_one_minus_ab, "{prediction} at {t}");
+                prop_assert!((d.target(&at, x_0, eps) - out).abs() < 1e-9 / at.sqrt_one_minus_ab, "{prediction} at {t}");
+                let moved = (d.x0_of(&at, x_t, out + 1e-3) - d.x0_of(&at, x_t, out)) / 1e-3;
+                prop_assert!((moved / slope - 1.0).abs() < 1e-6, "{prediction} at {t}: {moved} {slope}");
+            }
         }
     }
 }

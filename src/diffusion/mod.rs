@@ -18,9 +18,12 @@ pub mod sampling;
 pub mod schedule;
 pub mod spec;
 pub mod timestep_plan;
+pub mod timesteps;
 
 #[cfg(test)]
 mod binomial_tests;
+#[cfg(test)]
+mod loss_tests;
 #[cfg(test)]
 mod oracle_tests;
 #[cfg(test)]
@@ -32,6 +35,7 @@ pub use gaussian::{Coefficients, GaussianDiffusion, SampleTerms};
 pub use process::Diffusion;
 pub use schedule::{NoiseSchedule, ScheduleError};
 pub use spec::{
-    DecoderCdf, DiffusionSpec, FirstLogVariance, Kernel, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, TimestepSampler,
-    VarianceType,
+    DecoderCdf, DiffusionSpec, FirstLogVariance, Kernel, LossSpec, LossVariant, LossWeighting, Prediction, ScheduleKind, ScheduleSpec,
+    TimestepSampler, VarianceType,
 };
+pub use timesteps::TimestepSource;

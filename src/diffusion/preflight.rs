@@ -34,7 +34,7 @@ impl Preflight {
     /// # Errors
     /// Where the schedule does not exist.
     pub fn of(spec: &DiffusionSpec, encoding: Encoding) -> Result<Self, ScheduleError> {
-        let schedule = NoiseSchedule::new(spec.schedule, spec.timesteps)?;
+        let schedule = NoiseSchedule::of(&spec.noise())?;
         let alpha_bar_last = *schedule.alpha_bars.last().expect("a schedule has timesteps");
         if spec.kernel == Kernel::Binomial {
             // Of bits that are as often 0 as 1; a decoder of bits has no floor.

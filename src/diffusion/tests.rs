@@ -18,6 +18,10 @@ fn spec(schedule: ScheduleKind, timesteps: u32) -> DiffusionSpec {
         binomial_pi: 0.5,
         schedule,
         timesteps,
+        gamma_min: ScheduleSpec::GAMMA.0,
+        gamma_max: ScheduleSpec::GAMMA.1,
+        betas: Vec::new(),
+        zero_terminal_snr: false,
         prediction: Prediction::Epsilon,
         variance: VarianceType::FixedLarge,
         first_log_variance: FirstLogVariance::Copy,
@@ -101,6 +105,8 @@ fn loss_gradients_equal_finite_differences() {
             (VarianceType::FixedLarge, LossVariant::Vlb),
             (VarianceType::LearnedRange, LossVariant::Vlb),
             (VarianceType::LearnedRange, LossVariant::Hybrid),
+            (VarianceType::Learned, LossVariant::Vlb),
+            (VarianceType::Learned, LossVariant::Hybrid),
         ] {
             for encoding in [Encoding::Discrete { levels: 17 }, Encoding::Continuous] {
                 for t in [1, 2, 7, 30].map(|t| Timestep::new(t).unwrap()) {
@@ -110,7 +116,10 @@ fn loss_gradients_equal_finite_differences() {
                         encoding,
                     )
                     .unwrap();
-                    let loss = LossSpec { variant, weighting: LossWeighting::Constant, vlb_weight: 0.01 };
+                    // Each weighting at some t, with and without T.
+                    let weighting =
+                        LossWeighting::ALL[(t.index() + usize::from(encoding == Encoding::Continuous)) % LossWeighting::ALL.len()];
+                    let loss = LossSpec { weighting, vlb_weight: 0.01, rescale: t.get() != 7, ..LossSpec::plain(variant) };
                     let x_0 = [0.5f32, -0.25, 1.0, -1.0];
                     let (mut noise, mut x_t) = ([0.0; 4], [0.0; 4]);
                     stream(1, Purpose::Noise, t.get()).normals(0, &mut noise);
@@ -189,7 +198,7 @@ fn the_oracle_on_gaussian_data_has_the_analytic_bound_at_every_t() {
     let (mean, deviation, dims, count) = (0.3, 0.6, 2, 4000);
     let x = gaussian_data(count, dims, mean as f32, deviation as f32);
     for prediction in Prediction::ALL {
-        for variance in [VarianceType::FixedSmall, VarianceType::FixedLarge] {
+        for variance in VarianceType::ALL.iter().copied() {
             let spec = DiffusionSpec { prediction: *prediction, variance, ..spec(ScheduleKind::LinearScaled, 40) };
             let process = Diffusion::new(&spec, point(dims), Encoding::Continuous).unwrap();
             let diffusion = process.gaussian().unwrap();
@@ -209,8 +218,12 @@ fn the_oracle_on_gaussian_data_has_the_analytic_bound_at_every_t() {
                 },
             )
             .unwrap();
-            let (fixed, _) = diffusion.schedule.reverse_log_variances(variance, FirstLogVariance::Copy);
             let posterior = diffusion.schedule.posterior_log_variances(FirstLogVariance::Copy);
+            // Of a learned variance the oracle says the posterior's.
+            let fixed = match variance {
+                VarianceType::FixedLarge => diffusion.schedule.reverse_log_variances(variance, FirstLogVariance::Copy).0,
+                VarianceType::FixedSmall | VarianceType::LearnedRange | VarianceType::Learned => posterior.clone(),
+            };
             for (i, (t, weight, at)) in estimate.timesteps.iter().enumerate() {
                 assert_eq!((*weight, t.index()), (1.0, i));
                 let ab = diffusion.schedule.alpha_bars[i];
@@ -321,7 +334,18 @@ fn clipping_acts_in_evaluation_and_never_in_training() {
     diffusion.q_sample(t, &x_0, &noise, &mut x_t);
     let evaluated = diffusion.terms(t, &x_0, &x_t, &noise, &output);
     assert!((evaluated.x0_mse - 2.25).abs() < 1e-9, "clipped to -1: {evaluated:?}");
-    let loss = LossSpec { variant: LossVariant::Vlb, weighting: LossWeighting::Constant, vlb_weight: 0.0 };
+    let loss = LossSpec::plain(LossVariant::Vlb);
+    for prediction in Prediction::ALL {
+        let diffusion =
+            GaussianDiffusion::new(&DiffusionSpec { prediction: *prediction, ..spec.clone() }, shape, Encoding::Discrete { levels: 256 })
+                .unwrap();
+        // The output that stands for an x_0 of 1.5.
+        let output = x_t.map(|x| diffusion.output_for_x0(t, x.into(), 1.5) as f32);
+        let (evaluated, mut gradient) = (diffusion.terms(t, &x_0, &x_t, &noise, &output), [0.0; 4]);
+        let (_, trained) = diffusion.loss_and_gradient(&loss, t, &x_0, &x_t, &noise, &output, 1.0, &mut gradient);
+        assert!((evaluated.x0_mse - 0.25).abs() < 1e-9 && (trained.x0_mse - 1.0).abs() < 1e-2, "{prediction}: {evaluated:?} {trained:?}");
+        assert!(gradient.iter().all(|g| g.abs() > 0.0));
+    }
     let mut gradient = [0.0; 4];
     let (_, trained) = diffusion.loss_and_gradient(&loss, t, &x_0, &x_t, &noise, &output, 1.0, &mut gradient);
     assert!(trained.x0_mse > 10.0 && gradient.iter().all(|g| *g > 0.0));

@@ -4,7 +4,7 @@
 //! reads a result file.
 
 use crate::data::{DataSpec, Encoding, Shape};
-use crate::diffusion::{Kernel, ScheduleKind};
+use crate::diffusion::{Kernel, ScheduleKind, ScheduleSpec};
 use crate::record::Evaluation;
 use crate::store::{LossTable, Manifest, RunState, SweepRecord, SweepRun};
 use std::path::PathBuf;
@@ -25,6 +25,8 @@ pub struct RunData {
     /// T.
     pub timesteps: u32,
     pub schedule: ScheduleKind,
+    /// The schedule with its options and T.
+    pub noise: ScheduleSpec,
     pub kernel: Kernel,
     pub data: DataSpec,
     /// Whether bits are of integers or differential; `None` where the data cannot be looked at.

@@ -64,6 +64,7 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
             samples: part.samples,
             timesteps: config.diffusion.timesteps,
             schedule: config.diffusion.schedule,
+            noise: config.diffusion.noise(),
             kernel: config.diffusion.kernel,
             data: config.data,
             encoding,

@@ -4,7 +4,7 @@
 
 use super::input::{ForwardExamples, RunData, SweepData};
 use crate::data::{AxisOrder, DataSpec, Encoding, Shape};
-use crate::diffusion::{Kernel, ScheduleKind};
+use crate::diffusion::{Kernel, ScheduleKind, ScheduleSpec};
 use crate::named::NamedEnum;
 use crate::record::Axis;
 use crate::record::{Evaluation, Split, Weights};
@@ -147,6 +147,7 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
         samples: Vec::new(),
         timesteps: T,
         schedule: kind,
+        noise: ScheduleSpec::plain(kind, T),
         kernel: Kernel::Gaussian,
         data: DataSpec {
             name: "digits".into(),

@@ -4,13 +4,15 @@
 //! same images under the same noise, and a batch may be cut anywhere.
 
 use crate::data::{self, Dataset};
-use crate::diffusion::Diffusion;
+use crate::diffusion::{Diffusion, TimestepSource};
 use crate::rng::{self, Purpose, Stream};
 use crate::units::Timestep;
 
 /// A part of a batch, ready for the network.
 pub struct MicroBatch {
     pub t: Vec<Timestep>,
+    /// What the loss of each example counts, by how t was drawn.
+    pub weights: Vec<f64>,
     pub x_0: Vec<f32>,
     pub noise: Vec<f32>,
     pub x_t: Vec<f32>,
@@ -26,6 +28,7 @@ pub struct Epoch {
 pub struct BatchSource<'a> {
     pub dataset: &'a Dataset,
     pub diffusion: &'a Diffusion,
+    pub timesteps: &'a TimestepSource,
     pub seed: u64,
     pub batch_size: usize,
     pub flip: bool,
@@ -52,10 +55,14 @@ impl BatchSource<'_> {
     pub fn draw(&self, step: u32, from: usize, indices: &[usize]) -> MicroBatch {
         let dims = self.diffusion.shape().dims();
         let n = indices.len();
-        let noises = self.noise_stream(step);
-        let mut batch =
-            MicroBatch { t: Vec::with_capacity(n), x_0: vec![0.0; n * dims], noise: vec![0.0; n * dims], x_t: vec![0.0; n * dims] };
-        self.diffusion.draw_noise(&noises, from as u32, &mut batch.noise);
+        let mut batch = MicroBatch {
+            t: Vec::with_capacity(n),
+            weights: Vec::with_capacity(n),
+            x_0: vec![0.0; n * dims],
+            noise: vec![0.0; n * dims],
+            x_t: vec![0.0; n * dims],
+        };
+        self.diffusion.draw_noise(&self.noise_stream(step), from as u32, &mut batch.noise);
         for (i, index) in indices.iter().enumerate() {
             let sample = (from + i) as u32;
             let at = i * dims..(i + 1) * dims;
@@ -63,17 +70,17 @@ impl BatchSource<'_> {
             if self.mirrored(step, sample) {
                 data::mirror(self.diffusion.shape(), &mut batch.x_0[at.clone()]);
             }
-            let t = self.timestep(step, sample);
+            let (t, weight) = self.timestep(step, sample);
             self.diffusion.q_sample(t, &batch.x_0[at.clone()], &batch.noise[at.clone()], &mut batch.x_t[at]);
             batch.t.push(t);
+            batch.weights.push(weight);
         }
         batch
     }
 
-    /// The timestep of a sample.
-    pub fn timestep(&self, step: u32, sample: u32) -> Timestep {
-        let times = rng::stream(self.seed, Purpose::Timestep, step);
-        Timestep::from_index(times.below(sample, 0, self.diffusion.timesteps() as u32) as usize)
+    /// The timestep of a sample, and what its loss counts.
+    pub fn timestep(&self, step: u32, sample: u32) -> (Timestep, f64) {
+        self.timesteps.draw(&rng::stream(self.seed, Purpose::Timestep, step), sample)
     }
 
     /// Whether a sample is mirrored left to right.

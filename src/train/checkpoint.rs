@@ -1,7 +1,8 @@
 //! Checkpoints: everything a run needs to go on as if it had never stopped.
 //!
 //! A safetensors file: `model.*`, `ema.*`, `adam_m.*`, `adam_v.*` under diffusers' names and in its layout, and
-//! `window`, the open window of training losses. Random numbers need no state. The metadata names the run and the step
+//! `window`, the open window of training losses, and `timestep_losses`, where t is drawn by them. Random numbers need no
+//! state. The metadata names the run and the step
 //! and holds a blake3 of the values, so that a damaged file is found before it is used.
 
 use super::window::Window;
@@ -30,15 +31,26 @@ fn buffers(weights: &Weights) -> [(&'static str, &Vec<f32>); 4] {
 ///
 /// # Errors
 /// If the tensors cannot be serialised, which would be a fault of this code.
-pub fn encode(layout: &ParamLayout, run_id: &str, weights: &Weights, window: &Window) -> Result<Vec<u8>, safetensors::SafeTensorError> {
+pub fn encode(
+    layout: &ParamLayout,
+    run_id: &str,
+    weights: &Weights,
+    window: &Window,
+    timestep_losses: Option<&[f64]>,
+) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let mut tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
     for (prefix, flat) in buffers(weights) {
         for (name, shape, values) in layout.to_disk(flat) {
             tensors.insert(format!("{prefix}.{name}"), (Dtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
         }
     }
-    let saved = window.save();
-    tensors.insert("window".to_owned(), (Dtype::F64, vec![saved.len()], saved.iter().flat_map(|v| v.to_le_bytes()).collect()));
+    let mut insert = |name: &str, saved: &[f64]| {
+        tensors.insert(name.to_owned(), (Dtype::F64, vec![saved.len()], saved.iter().flat_map(|v| v.to_le_bytes()).collect()));
+    };
+    insert("window", &window.save());
+    if let Some(losses) = timestep_losses {
+        insert("timestep_losses", losses);
+    }
     let header = Header {
         schema: SCHEMA,
         run_id: run_id.to_owned(),
@@ -53,11 +65,14 @@ pub fn encode(layout: &ParamLayout, run_id: &str, weights: &Weights, window: &Wi
     safetensors::serialize(views, Some(metadata))
 }
 
-/// The weights and the open window of a checkpoint of run `run_id`.
+/// What a checkpoint of run `run_id` holds: the weights, the open window, and the losses by which t is drawn.
+pub type State = (Weights, Window, Option<Vec<f64>>);
+
+/// The state in a checkpoint of run `run_id`.
 ///
 /// # Errors
 /// A sentence, if the file is damaged or belongs to another run or another network.
-pub fn decode(layout: &ParamLayout, run_id: &str, timesteps: usize, bytes: &[u8]) -> Result<(Weights, Window), String> {
+pub fn decode(layout: &ParamLayout, run_id: &str, timesteps: usize, bytes: &[u8]) -> Result<State, String> {
     let (_, metadata) = SafeTensors::read_metadata(bytes).map_err(|e| format!("it is no whole safetensors file ({e})"))?;
     let file = SafeTensors::deserialize(bytes).map_err(|e| format!("it is no whole safetensors file ({e})"))?;
     let text = metadata.metadata().as_ref().and_then(|m| m.get(METADATA_KEY)).ok_or("it has no ddpm_lab metadata")?;
@@ -90,10 +105,13 @@ pub fn decode(layout: &ParamLayout, run_id: &str, timesteps: usize, bytes: &[u8]
         first_moment: buffer("adam_m")?,
         second_moment: buffer("adam_v")?,
     };
-    let window = file.tensor("window").map_err(|e| e.to_string())?;
-    let saved: Vec<f64> = window.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight bytes"))).collect();
+    let numbers = |view: &TensorView<'_>| -> Vec<f64> {
+        view.data().chunks_exact(8).map(|b| f64::from_le_bytes(b.try_into().expect("eight bytes"))).collect()
+    };
+    let saved = numbers(&file.tensor("window").map_err(|e| e.to_string())?);
     let window = Window::load(timesteps, &saved).ok_or("its window has another number of timesteps")?;
-    Ok((weights, window))
+    let timestep_losses = file.tensor("timestep_losses").ok().map(|view| numbers(&view));
+    Ok((weights, window, timestep_losses))
 }
 
 /// blake3 over names and values in the order of names.

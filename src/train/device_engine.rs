@@ -47,9 +47,10 @@ pub(super) struct DeviceEngine {
 /// A step in the ledger.
 struct Pending {
     step: u32,
-    t: Vec<Timestep>,
-    /// Where the host computed the loss.
-    host: Option<(Vec<SampleTerms>, f64)>,
+    /// Of each sample: its timestep, and what its loss counts by how that was drawn.
+    drawn: Vec<(Timestep, f64)>,
+    /// Where the host computed the loss: each sample's terms and loss.
+    host: Option<Vec<(SampleTerms, f64)>>,
 }
 
 /// The network's arithmetic as candle names it.
@@ -117,16 +118,16 @@ impl DeviceEngine {
         };
 
         // 1. The batch, the network, the slope of the loss.
-        let t: Vec<Timestep>;
+        let drawn: Vec<(Timestep, f64)> = (0..indices.len()).map(|sample| source.timestep(step, sample as u32)).collect();
+        let t: Vec<Timestep> = drawn.iter().map(|(t, _)| *t).collect();
         let (output, slope, host) = match &self.process {
             Some((process, examples)) => {
                 let noise = source.noise_stream(step);
-                let place = |(sample, &example): (usize, &usize)| {
-                    let (sample, mirrored) = (sample as u32, source.mirrored(step, sample as u32));
-                    Placed { example, mirrored, t: source.timestep(step, sample), stream: noise, sample }
+                let place = |(i, &example): (usize, &usize)| {
+                    let sample = i as u32;
+                    Placed { example, mirrored: source.mirrored(step, sample), t: t[i], stream: noise, sample }
                 };
                 let mut samples: Vec<Placed> = indices.iter().enumerate().map(place).collect();
-                t = samples.iter().map(|s| s.t).collect();
                 let sent;
                 let examples = match examples {
                     Some(kept) => kept,
@@ -137,19 +138,18 @@ impl DeviceEngine {
                 };
                 let batch = process.draw(examples, &samples)?;
                 let output = forward(&batch.x_t, &t)?;
-                let terms = self.terms.narrow(0, row, 1)?;
-                let slope = process.loss(&batch, &output.detach(), Some(&vec![scale; samples.len()]), &terms)?;
+                let scales: Vec<f64> = drawn.iter().map(|(_, weight)| scale * weight).collect();
+                let slope = process.loss(&batch, &output.detach(), Some(&scales), &self.terms.narrow(0, row, 1)?)?;
                 (output, slope.expect("scales were given"), None)
             }
             None => {
                 let batch = source.draw(step, 0, indices);
                 let Shape { height, width, channels } = trainer.dataset.info.shape;
                 let x = Tensor::from_slice(&batch.x_t, (batch.t.len(), height, width, channels), &self.device)?;
-                let output = forward(&x, &batch.t)?;
+                let output = forward(&x, &t)?;
                 let values = output.detach().flatten_all()?.to_vec1::<f32>()?;
-                let (slope, terms, loss) = trainer.host_loss(&batch, &values, scale);
-                t = batch.t;
-                (output.clone(), Tensor::from_vec(slope, output.shape(), &self.device)?, Some((terms, loss)))
+                let (slope, terms, _) = trainer.host_loss(&batch, &values, scale);
+                (output.clone(), Tensor::from_vec(slope, output.shape(), &self.device)?, Some(terms))
             }
         };
 
@@ -157,7 +157,7 @@ impl DeviceEngine {
         let gradients = with_slope(&output, slope)?.backward()?;
         let gradients: Vec<Option<Tensor>> = self.weights.working().iter().map(|w| gradients.get(w).cloned()).collect();
         self.weights.update(&self.adamw.constants(step + 1), self.adamw.grad_clip, &gradients, &self.norms.narrow(0, row, 1)?)?;
-        self.pending.push(Pending { step, t, host });
+        self.pending.push(Pending { step, drawn, host });
         self.step += 1;
         self.current = false;
         Ok(())
@@ -191,12 +191,15 @@ impl DeviceEngine {
         let batch = self.terms.dim(1)?;
         let mut seen = Vec::with_capacity(self.pending.len());
         for (row, pending) in self.pending.drain(..).enumerate() {
-            let (terms, loss) = pending.host.unwrap_or_else(|| {
+            let samples = pending.host.unwrap_or_else(|| {
                 let four = terms[row * batch * 4..(row + 1) * batch * 4].chunks_exact(4);
-                let loss = four.clone().map(|v| v[3] / batch as f64).sum();
-                (four.map(|v| SampleTerms { mse: v[0], x0_mse: v[1], vb: v[2] }).collect(), loss)
+                four.map(|v| (SampleTerms { mse: v[0], x0_mse: v[1], vb: v[2] }, v[3])).collect()
             });
-            pending.t.iter().zip(&terms).for_each(|(t, terms)| window.push(*t, terms));
+            let mut loss = 0.0;
+            for ((t, weight), (terms, sample_loss)) in pending.drawn.iter().zip(&samples) {
+                window.push(*t, terms, *sample_loss);
+                loss += sample_loss * weight / batch as f64;
+            }
             seen.push(Seen { step: pending.step, loss, norm: norms[row] });
             if !norms[row].is_finite() {
                 // The device made no update from here on.

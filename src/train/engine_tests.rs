@@ -45,7 +45,7 @@ const NETWORKS: [&str; 4] = [
     "data = 'digits'\nmodel = { channels = [4, 8], layers_per_block = 1, norm_groups = 2, attention = [4], dropout = 0.2 }",
     "data = 'swiss_roll'\nmodel = { channels = [12, 12], dropout = 0.2 }\nloss.variant = 'vlb'",
     "data = 'digits'\nmodel = { kind = 'transformer', channels = [16], depth = 3, patch = 4, head_channels = 8, dropout = 0.1 }\ndiffusion.prediction = 'v'",
-    "data.name = 'digits'\nmodel = { kind = 'mlp', channels = [16] }\ndiffusion.variance = 'learned_range'\nloss.variant = 'hybrid'\ndata.flip = true",
+    "data.name = 'digits'\nmodel = { kind = 'mlp', channels = [16] }\ndiffusion.variance = 'learned_range'\nloss.variant = 'hybrid'\ndata.flip = true\ntrain.timestep_sampler = 'stratified'\nloss.weighting = 'min_snr'",
 ];
 
 /// What a run left behind.
@@ -235,6 +235,19 @@ fn bits_are_trained_on_an_emulated_device_with_the_hosts_loss() {
     });
 }
 
+/// Where the next draws depend on the losses of the last, the device is asked after every step.
+fn a_sampler_that_learns_draws_what_it_draws_on_the_host(device: &Device) {
+    let text = EVERY_DAY.replace("timesteps = 25", "timesteps = 4").replace("linear_scaled", "cosine");
+    let config = config(&format!("{text}{}\ntrain.timestep_sampler = 'loss_second_moment'", NETWORKS[1]));
+    let ours = Lab::new().train(&config, device, None).unwrap();
+    agree(&ours, &aside(|| Lab::new().train(&config, &Device::Cpu, None).unwrap()), 5e-3);
+}
+
+#[test]
+fn a_sampler_that_learns_draws_on_an_emulated_device_what_it_draws_on_the_host() {
+    standing_in(|| a_sampler_that_learns_draws_what_it_draws_on_the_host(&Device::Cpu));
+}
+
 /// bf16 rounds every result to 8 bits: the run is another one than the host's in f32, but not far.
 fn bf16_trains_like_f32(device: &Device, steps: u32) {
     for network in NETWORKS {
@@ -270,14 +283,15 @@ fn bf16_trains_on_an_emulated_device_and_is_refused_by_a_cpu() {
 /// The kernel of the loss against the host's closed forms: predictions, variances, losses, decoders, first and later t.
 fn losses_are_those_of_the_host(device: &Device) {
     let mut configs = Vec::new();
+    let losses =
+        [("fixed_small", "simple"), ("fixed_large", "vlb"), ("learned_range", "vlb"), ("learned_range", "hybrid"), ("learned", "hybrid")];
     for data in ["digits", "swiss_roll", "fashion_mnist_small"] {
-        for prediction in ["epsilon", "x0", "v"] {
-            for (variance, loss) in
-                [("fixed_small", "simple"), ("fixed_large", "vlb"), ("learned_range", "vlb"), ("learned_range", "hybrid")]
-            {
+        for prediction in ["epsilon", "x0", "v", "mean"] {
+            for (variance, loss) in losses {
                 let cdf = if configs.len() % 2 == 0 { "erf" } else { "tanh" };
+                let weighting = if prediction == "epsilon" && loss != "vlb" { "min_snr" } else { "constant" };
                 configs.push(format!(
-                    "{EVERY_DAY}data = '{data}'\ndiffusion.prediction = '{prediction}'\ndiffusion.variance = '{variance}'\nloss.variant = '{loss}'\ndiffusion.decoder_cdf = '{cdf}'"
+                    "{EVERY_DAY}data = '{data}'\ndiffusion.prediction = '{prediction}'\ndiffusion.variance = '{variance}'\nloss.variant = '{loss}'\nloss.weighting = '{weighting}'\ndiffusion.decoder_cdf = '{cdf}'"
                 ));
             }
         }
@@ -419,6 +433,12 @@ mod on_a_gpu {
     #[ignore = "needs a GPU: just test-cuda"]
     fn cuda_trains_as_the_host_does() {
         runs_agree_with_the_host(&device(), &NETWORKS, 5e-3);
+    }
+
+    #[test]
+    #[ignore = "needs a GPU: just test-cuda"]
+    fn cuda_draws_as_it_learns() {
+        a_sampler_that_learns_draws_what_it_draws_on_the_host(&device());
     }
 
     #[test]

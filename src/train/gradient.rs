@@ -15,7 +15,8 @@ use std::sync::Mutex;
 
 impl Trainer<'_> {
     /// The gradient of the mean loss over the batch, and that loss. Micro-batches have a fixed size and are added in their
-    /// order, so neither depends on the number of threads.
+    /// order, so neither depends on the number of threads. Each example's loss counts by how its t was drawn; the window
+    /// gets it as it is.
     pub(super) fn gradient(&self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
         let source = self.batch_source();
         let micro = self.config.train.micro_batch as usize;
@@ -40,7 +41,7 @@ impl Trainer<'_> {
                     // The loss and its gradient in the output are exact closed forms; autograd carries it on from there.
                     let values = output.flatten_all()?.to_vec1::<f32>()?;
                     let (slope, terms, loss) = self.host_loss(&batch, &values, 1.0 / self.config.train.batch_size as f64);
-                    let terms: Vec<_> = batch.t.iter().copied().zip(terms).collect();
+                    let terms: Vec<_> = batch.t.iter().zip(terms).map(|(t, (terms, loss))| (*t, terms, loss)).collect();
                     let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
                     let buffer = sum.lock().expect("no thread panics while adding").spare.pop().unwrap_or_default();
                     let gradients = places.collect(&(output * slope)?.sum_all()?, buffer)?;
@@ -52,18 +53,20 @@ impl Trainer<'_> {
 
         let mut loss = 0.0;
         for (terms, part) in parts {
-            terms.iter().for_each(|(t, terms)| window.push(*t, terms));
+            terms.iter().for_each(|(t, terms, loss)| window.push(*t, terms, *loss));
             loss += part;
         }
         Ok((sum.into_inner().expect("no thread panicked while adding").total, loss))
     }
 
-    /// `scale` times the slope of the loss in the network's output, the terms of each sample, and `scale` times the loss.
-    pub(super) fn host_loss(&self, batch: &MicroBatch, output: &[f32], scale: f64) -> (Vec<f32>, Vec<SampleTerms>, f64) {
+    /// `scale` times the slope of the loss in the network's output; the terms and the loss of each sample, that without the
+    /// weight of its draw; `scale` times the loss.
+    pub(super) fn host_loss(&self, batch: &MicroBatch, output: &[f32], scale: f64) -> (Vec<f32>, Vec<(SampleTerms, f64)>, f64) {
         let mut slope = vec![0.0; output.len()];
         let (mut terms, mut loss) = (Vec::with_capacity(batch.t.len()), 0.0);
         let (dims, output_dims) = (self.diffusion.shape().dims(), self.diffusion.output_dims());
         for (i, t) in batch.t.iter().enumerate() {
+            let scale = scale * batch.weights[i];
             let at = i * dims..(i + 1) * dims;
             let out = i * output_dims..(i + 1) * output_dims;
             let (sample_loss, sample) = self.diffusion.loss_and_gradient(
@@ -76,7 +79,7 @@ impl Trainer<'_> {
                 scale,
                 &mut slope[out],
             );
-            terms.push(sample);
+            terms.push((sample, sample_loss));
             loss += sample_loss * scale;
         }
         (slope, terms, loss)

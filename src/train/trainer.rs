@@ -7,7 +7,7 @@ use super::window::Window;
 use super::{TrainError, checkpoint, needs_cuda};
 use crate::config::{MatmulPrecision, RunConfig};
 use crate::data::{self, Dataset};
-use crate::diffusion::{Diffusion, Kernel};
+use crate::diffusion::{Diffusion, Kernel, TimestepSource};
 use crate::model::Model;
 use crate::ops::cuda;
 use crate::optim::{AdamW, Weights};
@@ -58,6 +58,8 @@ pub struct Trainer<'a> {
     pub(super) slug: String,
     pub(super) dataset: Dataset,
     pub(super) diffusion: Diffusion,
+    /// Where t is drawn from, with what it remembers of the losses.
+    pub(super) timesteps: TimestepSource,
     pub(super) model: Model,
     pub(super) pool: Arc<rayon::ThreadPool>,
     pub(super) emit: Box<dyn Fn(Event) + Send + Sync + 'a>,
@@ -142,6 +144,7 @@ impl<'a> Trainer<'a> {
             dir,
             options,
             dataset,
+            timesteps: TimestepSource::new(config.train.timestep_sampler, diffusion.timesteps(), config.train.batch_size),
             diffusion,
             model,
             pool: Arc::new(pool),
@@ -186,6 +189,7 @@ impl<'a> Trainer<'a> {
 
             // 1. What the steps so far came to.
             let news = engine.seen(stop || self.is_due(step, last), &mut window)?;
+            self.timesteps.record(window.take_losses());
             for seen in &news {
                 if !seen.norm.is_finite() {
                     return self.diverge(&mut window, seen.step);
@@ -235,7 +239,8 @@ impl<'a> Trainer<'a> {
 
     /// Whether anything at `step` needs to know what the steps before it came to.
     fn is_due(&self, step: u32, last: bool) -> bool {
-        last || step.is_multiple_of(self.config.log.every)
+        last || self.timesteps.learns()
+            || step.is_multiple_of(self.config.log.every)
             || step.is_multiple_of(self.options.checkpoint_every)
             || self.samples_are_due(step, last)
             || self.evaluation_is_due(step, last)
@@ -265,6 +270,7 @@ impl<'a> Trainer<'a> {
         BatchSource {
             dataset: &self.dataset,
             diffusion: &self.diffusion,
+            timesteps: &self.timesteps,
             seed: self.config.seed as u64,
             batch_size: self.config.train.batch_size as usize,
             flip: self.config.data.flip,
@@ -307,13 +313,16 @@ impl<'a> Trainer<'a> {
     fn restore(&mut self, step: u32, path: &Path) -> Result<(Weights, Window), String> {
         let describe = |error: StoreError| error.to_string();
         let bytes = fs::read(path).map_err(describe)?;
-        let (weights, window) = checkpoint::decode(self.model.layout(), &self.run_id, self.diffusion.timesteps(), &bytes)?;
+        let (weights, window, losses) = checkpoint::decode(self.model.layout(), &self.run_id, self.diffusion.timesteps(), &bytes)?;
         if weights.step != step {
             return Err(format!("it holds step {}", weights.step));
         }
         let kept = |split, at: i64| split != Split::Test && at <= i64::from(step);
         let rows = read_rows(self.dir.path()).map_err(describe)?;
         let evaluations = self.dir.read_evaluations().map_err(describe)?;
+        if !self.timesteps.restore(losses.as_deref()) {
+            return Err("its losses by timestep are not those of this run's sampler".to_owned());
+        }
         self.evaluations = evaluations.into_iter().filter(|e| kept(e.split, e.step)).collect();
         // The rows of an evaluation count once its line is there; else it is made again.
         let evaluated = |r: &LossRow| r.split == Split::Train || self.evaluations.iter().any(|e| (e.split, e.step) == (r.split, r.step));
@@ -333,7 +342,7 @@ impl<'a> Trainer<'a> {
     /// Rows and evaluations first, then the checkpoint that makes them count.
     fn checkpoint(&mut self, weights: &Weights, window: &Window) -> Result<(), TrainError> {
         self.write_results()?;
-        let bytes = checkpoint::encode(self.model.layout(), &self.run_id, weights, window)
+        let bytes = checkpoint::encode(self.model.layout(), &self.run_id, weights, window, self.timesteps.save().as_deref())
             .map_err(|e| TrainError::Checkpoint { path: self.dir.checkpoint_path(weights.step), reason: e.to_string() })?;
         fs::write_atomic(&self.dir.checkpoint_path(weights.step), &bytes)?;
         if !self.options.keep {

@@ -12,6 +12,8 @@ pub struct Window {
     grad_norm: Moments,
     /// The training loss itself, weighted as it was optimised.
     loss: Moments,
+    /// The loss of each sample since [`Window::take_losses`], in their order.
+    losses: Vec<(Timestep, f64)>,
 }
 
 /// Numbers in the saved form of one timestep.
@@ -19,11 +21,23 @@ const FIELDS: usize = 8;
 
 impl Window {
     pub fn new(timesteps: usize) -> Self {
-        Self { timesteps: vec![TimestepEstimate::default(); timesteps], grad_norm: Moments::default(), loss: Moments::default() }
+        Self {
+            timesteps: vec![TimestepEstimate::default(); timesteps],
+            grad_norm: Moments::default(),
+            loss: Moments::default(),
+            losses: Vec::new(),
+        }
     }
 
-    pub fn push(&mut self, t: Timestep, terms: &SampleTerms) {
+    /// Adds a sample: its terms, and its loss without the weight of its draw.
+    pub fn push(&mut self, t: Timestep, terms: &SampleTerms, loss: f64) {
         self.timesteps[t.index()].push(terms);
+        self.losses.push((t, loss));
+    }
+
+    /// The loss of each sample since the last call.
+    pub fn take_losses(&mut self) -> std::vec::Drain<'_, (Timestep, f64)> {
+        self.losses.drain(..)
     }
 
     pub fn push_step(&mut self, loss: f64, grad_norm: f64) {
@@ -87,6 +101,7 @@ impl Window {
                 .collect(),
             grad_norm: moments(rest[0], rest[1], rest[2]),
             loss: moments(rest[3], rest[4], rest[5]),
+            losses: Vec::new(),
         })
     }
 }
@@ -123,8 +138,8 @@ mod tests {
         let mut part = Window::new(3);
         for (i, x) in [0.1, 3.0, f64::NAN, 0.7, 1.9].into_iter().enumerate() {
             let t = Timestep::from_index(i % 2);
-            whole.push(t, &terms(x));
-            part.push(t, &terms(x));
+            whole.push(t, &terms(x), x);
+            part.push(t, &terms(x), x);
             whole.push_step(x.abs(), 1.0 / 3.0);
             part.push_step(x.abs(), 1.0 / 3.0);
             part = Window::load(3, &part.save()).unwrap();
@@ -133,7 +148,7 @@ mod tests {
         assert_eq!(a, b);
         assert_eq!(a.iter().map(|r| (r.t, r.n, r.n_nonfinite)).collect::<Vec<_>>(), [(1, 2, 1), (2, 2, 0)]);
         assert!(whole.is_empty() && whole.close(8).is_empty());
-        whole.push(Timestep::FIRST, &terms(f64::NAN));
+        whole.push(Timestep::FIRST, &terms(f64::NAN), f64::NAN);
         let unseen = &whole.close(9)[0];
         assert!(unseen.mse.is_none() && unseen.vb.0.is_nan(), "no mean may pass for a perfect zero: {unseen:?}");
         assert_eq!(Window::load(4, &part.save()), None);

@@ -1,6 +1,8 @@
 //! Every command as typed: what it prints, and how it ends.
 
 use crate::lab::{Lab, TINY};
+use ddpm_lab::diffusion::ScheduleKind;
+use ddpm_lab::named::NamedEnum;
 
 #[test]
 fn bad_input_is_one_clear_error_and_nothing_starts() {
@@ -96,6 +98,29 @@ fn a_schedule_prints_one_row_for_each_timestep() {
     let last: Vec<f64> = lines[1000].split(',').map(|c| c.parse().unwrap()).collect();
     assert!(last[0] == 1000.0 && (last[2] / 4.03583e-5 - 1.0).abs() < 1e-5, "{last:?}");
     assert_eq!(lab.ok(&["schedule", "cosine", "--timesteps", "7"]).lines().count(), 8);
+}
+
+#[test]
+fn every_schedule_can_be_printed_and_seen() {
+    let lab = Lab::new();
+    let help = lab.ok(&["schedule", "--help"]);
+    for name in ScheduleKind::names() {
+        assert!(help.contains(name), "{name} is not in the help: {help}");
+        let betas: &[&str] = if name == "explicit" { &["--betas", "0.1,0.2,0.3"] } else { &["--timesteps", "30"] };
+        let rows = if name == "explicit" { 3 } else { 30 };
+        let csv = lab.ok(&[&["schedule", name, "--csv", "--zero-terminal-snr"], betas].concat());
+        assert_eq!(csv.lines().count(), rows + 1, "{name}");
+        let last: Vec<f64> = csv.lines().last().unwrap().split(',').map(|c| c.parse().unwrap()).collect();
+        assert_eq!(&last[..4], &[rows as f64, 1.0, 0.0, f64::NEG_INFINITY], "{name}");
+        let at = ["forward", "digits", "--images", "1", "--at", "1,3", "--out", "strip.png", "--zero-terminal-snr", "--schedule", name];
+        assert!(lab.ok(&[&at, betas].concat()).contains(name));
+    }
+    let csv = lab.ok(&["schedule", "logsnr_linear", "--timesteps", "3", "--gamma-min", "-2", "--gamma-max", "4", "--csv"]);
+    let log_snr: Vec<f64> = csv.lines().skip(1).map(|l| l.split(',').nth(3).unwrap().parse().unwrap()).collect();
+    assert!(log_snr.iter().zip([2.0, -1.0, -4.0]).all(|(a, b)| (a - b).abs() < 1e-9), "{log_snr:?}");
+    let said = lab.run(&["schedule", "sqrt", "--timesteps", "10000"]);
+    assert!(said.code == 2 && said.err.contains("fewer than 10000 timesteps"), "{said:?}");
+    assert_eq!(lab.run(&["schedule", "explicit"]).code, 2);
 }
 
 #[test]

@@ -165,6 +165,64 @@ fn an_interrupted_sweep_goes_on_to_the_same_bytes() {
     }
 }
 
+/// Six timesteps, so that each has its ten losses after a dozen steps: from then on t is drawn by them.
+fn by_loss(sampler: &str) -> String {
+    TINY.replace("diffusion.timesteps = 30", "diffusion = { timesteps = 6, variance = \"learned_range\" }\nloss = \"hybrid\"")
+        .replace("train = { ", &format!("train = {{ timestep_sampler = \"{sampler}\", "))
+        .replace("[\"linear_scaled\", \"cosine\"]", "[\"cosine\", \"jsd\"]")
+}
+
+/// (step, t, n) of every window of training, run by run.
+fn drawn(lab: &Lab) -> Vec<Vec<(i64, u32, u32)>> {
+    let of = |run: &RunDir| {
+        let table = read_losses(run.path()).unwrap();
+        let train = (0..table.t.len()).filter(|i| table.split[*i] == Split::Train);
+        train.map(|i| (table.step[i], table.t[i], table.n[i])).collect()
+    };
+    stored(lab).iter().map(of).collect()
+}
+
+#[test]
+fn timesteps_drawn_by_their_losses_go_on_to_the_same_bytes() {
+    let text = by_loss("loss_second_moment");
+    let expected = undisturbed(&text);
+    let lab = Lab::new();
+    lab.write("tiny.toml", &text);
+    let mut interruptions = 0;
+    for events in 2..40 {
+        if !interrupted_after(&lab, events) {
+            break;
+        }
+        interruptions += 1;
+        std::thread::sleep(Duration::from_millis(5));
+    }
+    assert!(interruptions >= 2, "the sweep was interrupted {interruptions} times");
+    lab.ok(&["sweep", "tiny.toml"]);
+    for file in ["losses.parquet", "metrics.jsonl", "checkpoints/step-24.safetensors"] {
+        assert!(expected.bytes_of(file) == lab.bytes_of(file), "{file} differs after {interruptions} interruptions");
+    }
+    // The losses did decide: the draws are those of a uniform sampler up to the tenth of the rarest t, and others after it.
+    let uniform = undisturbed(&by_loss("uniform"));
+    for (by_loss, uniform) in drawn(&expected).iter().zip(drawn(&uniform)) {
+        let until = |rows: &[(i64, u32, u32)], step| rows.iter().filter(|r| r.0 <= step).copied().collect::<Vec<_>>();
+        assert_eq!(until(by_loss, 5), until(&uniform, 5));
+        assert_ne!(*by_loss, uniform);
+    }
+}
+
+#[test]
+fn cells_that_differ_in_schedule_or_loss_draw_the_same_timesteps() {
+    for sampler in ["uniform", "stratified", "low_discrepancy"] {
+        let lab =
+            undisturbed(&by_loss(sampler).replace("[run]", "loss.variant = [\"hybrid\", \"vlb\"]\n[run]").replace("loss = \"hybrid\"", ""));
+        let runs = drawn(&lab);
+        assert!(runs.len() == 4 && runs.iter().all(|run| *run == runs[0]), "{sampler}");
+        // Twelve places over six timesteps: two for each in every step.
+        let even = runs[0].iter().all(|(step, _, n)| *n == if *step == 24 { 8 } else { 10 });
+        assert_eq!(even, sampler != "uniform", "{sampler}");
+    }
+}
+
 #[test]
 fn a_killed_run_goes_on_to_the_same_bytes() {
     let undisturbed = Lab::new();

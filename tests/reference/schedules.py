@@ -20,9 +20,40 @@ def sigmoid_alpha_bar(u, start=-3.0, end=3.0):
     return (s(end) - s(u * (end - start) + start)) / (s(end) - s(start))
 
 
+def warmup(n, rising):
+    b = np.full(n, 0.02)
+    b[:rising] = np.linspace(1e-4, 0.02, rising)
+    return b
+
+
+def laplace_alpha_bar(u):
+    log_snr = -0.5 * np.copysign(1, 0.5 - u) * np.log(1 - 2 * np.abs(0.5 - u) + 1e-6)
+    return np.sqrt(np.exp(log_snr) / (1 + np.exp(log_snr)))
+
+
+def log_snr_linear(n, first=-13.3, last=5.0):
+    alpha_bar = 1 / (1 + np.exp(np.linspace(first, last, n)))
+    return 1 - alpha_bar / np.append(1.0, alpha_bar[:-1])
+
+
+def zero_terminal(b):
+    s = np.sqrt(np.cumprod(1 - b))
+    moved = ((s - s[-1]) * s[0] / (s[0] - s[-1])) ** 2
+    return 1 - moved / np.append(1.0, moved[:-1])
+
+
 def betas(kind, n):
+    if kind.startswith("zero-snr "):
+        return zero_terminal(betas(kind.removeprefix("zero-snr "), n))
     scale = 1000 / n
     return {
+        "jsd": lambda: np.minimum(1 / np.linspace(n, 1, n), 0.999),
+        "sqrt": lambda: alpha_bar_family(lambda u: 1 - np.sqrt(u + 1e-4), n),
+        "constant": lambda: np.full(n, 0.02),
+        "warmup10": lambda: warmup(n, n // 10),
+        "warmup50": lambda: warmup(n, n // 2),
+        "laplace": lambda: alpha_bar_family(laplace_alpha_bar, n),
+        "logsnr_linear": lambda: log_snr_linear(n),
         "linear": lambda: np.linspace(1e-4, 0.02, n),
         "linear_scaled": lambda: np.linspace(1e-4 * scale, 0.02 * scale, n),
         "quadratic": lambda: np.linspace(1e-4**0.5, 0.02**0.5, n) ** 2,
@@ -59,12 +90,16 @@ def bound_of_zero(kind, n, variance):
     return (decoder + kl[1:].sum() + prior) / np.log(2)
 
 
-print(f"{'schedule':14} {'T':>5} {'beta_1':>11} {'beta_T':>9} {'abar_1':>12} {'abar_mid':>10} {'abar_T':>12} {'var_2':>12} {'L_T':>10}")
+print(f"{'schedule':16} {'T':>5} {'beta_1':>11} {'beta_T':>9} {'abar_1':>12} {'abar_mid':>10} {'abar_T':>12} {'var_2':>12} {'L_T':>10} {'log SNR':>8}")
 for kind, n in [("linear", 1000), ("linear_scaled", 4000), ("linear_scaled", 100), ("linear", 100), ("cosine", 100),
-                ("cosine", 1000), ("cosine", 4000), ("sigmoid", 1000), ("quadratic", 1000)]:
+                ("cosine", 1000), ("cosine", 4000), ("sigmoid", 1000), ("quadratic", 1000), ("jsd", 1000), ("sqrt", 1000),
+                ("constant", 1000), ("warmup10", 1000), ("warmup50", 1000), ("laplace", 1000), ("logsnr_linear", 1000),
+                ("zero-snr linear", 1000), ("zero-snr cosine", 1000), ("zero-snr linear", 100)]:
     b, ab, prev, post = tables(kind, n)
     prior = 0.5 * (ab[-1] * (0.25 - 1) - np.log1p(-ab[-1])) / np.log(2)
-    print(f"{kind:14} {n:5} {b[0]:11.6g} {b[-1]:9.4g} {ab[0]:12.9f} {ab[n // 2]:10.6g} {ab[-1]:12.6g} {post[1]:12.6g} {prior:10.3g}")
+    with np.errstate(divide="ignore"):
+        snr = np.log(ab[[0, -1]] / (1 - ab[[0, -1]]))
+    print(f"{kind:16} {n:5} {b[0]:11.6g} {b[-1]:9.4g} {ab[0]:12.9f} {ab[n // 2]:10.6g} {ab[-1]:12.6g} {post[1]:12.6g} {prior:10.3g} {snr[0]:8.3f} {snr[1]:8.3f}")
 
 b, ab, prev, post = tables("linear", 1000)
 print("\nposterior variance at 488, 1000:", post[487], post[999])

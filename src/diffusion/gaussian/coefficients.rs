@@ -39,7 +39,7 @@ impl GaussianDiffusion {
     /// With a loss, as training has it: nothing is clipped. Without, as evaluation has it.
     pub fn coefficients(&self, loss: Option<&LossSpec>) -> Coefficients {
         let Decoder { encoding, cdf } = self.decoder;
-        let bound = self.timesteps() as f64 / LN_2;
+        let bound = loss.map_or(0.0, |l| l.horizon(self.timesteps())) / LN_2;
         let row = |(index, at)| {
             let variance = |v| self.reverse(at, 0.0, 0.0, v, false).log_variance;
             let (simple, mean_vb, variance_vb) = loss.map_or((0.0, 0.0, 0.0), |l| self.loss_weights(l, Timestep::from_index(index)));
