@@ -52,6 +52,19 @@ test *args: _tools
         cargo test --locked "$@"
     fi
 
+# The CUDA tests, on a GPU: operations, losses, updates and whole runs against the CPU. `just test-cuda no` leaves cuDNN out.
+test-cuda cudnn="yes": _tools
+    #!/usr/bin/env bash
+    set -euo pipefail
+    features=$([ "$1" = no ] && echo cuda || echo cudnn)
+    # One test at a time: each opens the GPU for itself.
+    cargo test --locked --lib --features "$features" -- --include-ignored --test-threads 1 cuda
+    cargo build --locked --features "$features"
+    rm -rf target/test-cuda
+    {{lab}} sweep experiments/smoke.toml --device cuda --results target/test-cuda
+    {{lab}} sweep experiments/smoke.toml --device cuda --results target/test-cuda name=smoke_bf16 train.dtype=bf16
+    {{lab}} sweep experiments/smoke.toml --device cuda --results target/test-cuda name=smoke_tf32 train.matmul_precision=tf32
+
 # Formatting and lints, as a change must pass them.
 check: _tools
     cargo fmt --check

@@ -41,6 +41,8 @@
 //!   state exists, and a resumed run draws what the undisturbed one would have drawn.
 //! - A step is cut into micro-batches of a fixed size whose gradients are added in their order: on a CPU the results are
 //!   the same bits for any number of threads and any number of interruptions (on one instruction set).
+//! - On a GPU a step is the same function of the same draws, its weights stay there between checkpoints, and a checkpoint
+//!   does not know where it was made; the last bits are the device's own.
 //! - Bounds are computed in `f64`, in bits per dimension over the data's own number of levels; losses are stored
 //!   unweighted, for every loss variant alike.
 //! - Nothing in `losses.parquet` knows of a clock, a host or a path; `run.json` is written last and commits a run.

@@ -1,6 +1,7 @@
 //! `bench`: how long a training step and a prediction take on this machine, for each cell of an experiment file.
 
 use super::output::{Table, print, short};
+use super::worker::NO_CUDA_HELP;
 use super::{CliError, exit, load_grid};
 use crate::simd;
 use crate::store::{Provenance, RunDir};
@@ -73,6 +74,7 @@ pub fn bench(args: &BenchArgs) -> Result<i32, CliError> {
         reset_peak_memory();
         let timing = measure(config, &dir, options, BenchOptions { steps: args.steps.max(1), forward_batch }).map_err(|e| match e {
             TrainError::Data(_) => CliError::Input { message: e.to_string(), help: None },
+            TrainError::Precision { .. } => CliError::input(e.to_string(), NO_CUDA_HELP),
             _ => CliError::Internal(e.to_string()),
         })?;
         let memory = peak_memory();

@@ -116,11 +116,19 @@ struct Cost {
 
 impl Cost {
     fn of(run: &GridRun, grid: &Grid) -> Result<Self, CliError> {
-        let config = &run.config;
-        let channels = Diffusion::new(&config.diffusion, run.info.shape, run.info.encoding)?.output_channels();
-        let model = Model::new(&config.model, run.info.shape, channels)?;
+        let model = model(run)?;
         Ok(Self { flops: flops(run, model.forward_flops() as f64), bytes: cells::bytes(run, model.layout(), &grid.run) })
     }
+}
+
+fn model(run: &GridRun) -> Result<Model, CliError> {
+    let channels = Diffusion::new(&run.config.diffusion, run.info.shape, run.info.encoding)?.output_channels();
+    Ok(Model::new(&run.config.model, run.info.shape, channels)?)
+}
+
+/// Floating-point operations of a training step.
+pub fn step_flops(run: &GridRun) -> Result<f64, CliError> {
+    Ok(3.0 * model(run)?.forward_flops() as f64 * f64::from(run.config.train.batch_size))
 }
 
 /// Floating-point operations of a run: training, the evaluations on val, the final one on test, the samples.

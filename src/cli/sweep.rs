@@ -1,11 +1,12 @@
 //! `sweep`: run what an experiment file asks for and the store does not have.
 
 use super::output::{complain, print};
+use super::worker::NO_CUDA_HELP;
 use super::{CliError, PickArgs, StoreArgs, exit, load_picked, plan};
-use crate::config::Grid;
+use crate::config::{Grid, GridRun};
 use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun};
 use crate::sweep::{Options, Plan, PlannedRun, Progress, ProgressMode, StopRequest, WorkerCommand, execute, parse_duration};
-use crate::train::DeviceChoice;
+use crate::train::{DeviceChoice, needs_cuda};
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -51,9 +52,18 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     let started = Instant::now();
     let grid = load_picked(&args.file, &args.overrides, &args.pick)?;
     if matches!(args.device, DeviceChoice::Cuda(_)) {
-        // Before anything is started; whether the device answers, each worker finds out.
+        // Before anything is started, and let go again: the workers open it for themselves.
         if !cfg!(feature = "cuda") {
             return Err(CliError::input("this build has no CUDA", "build with `--features cuda`, or use --device cpu"));
+        }
+        args.device.open().map_err(|e| CliError::input(e, "nvidia-smi lists the devices; --device cpu does without"))?;
+    }
+    if args.device == DeviceChoice::Cpu || !cfg!(feature = "cuda") {
+        let needs = |run: &GridRun| needs_cuda(&run.config.train).map(|setting| (setting, run.cell.clone()));
+        if let Some((setting, cell)) = grid.runs.iter().find_map(needs) {
+            let place = if cell.is_empty() { String::new() } else { format!(" ({cell})") };
+            let reason = if cfg!(feature = "cuda") { "--device is cpu" } else { "this build has no CUDA" };
+            return Err(CliError::input(format!("`{setting}`{place} is computed by CUDA only, and {reason}"), NO_CUDA_HELP));
         }
     }
     let store = ResultsStore::open(&args.store.results)?;
@@ -95,7 +105,7 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     if args.progress != ProgressMode::Json {
         complain(&format!("{}\n", plan::preflight(&grid)?));
     }
-    let (jobs, share) = share_cores(args.jobs.or(grid.run.jobs), to_run, args.device);
+    let (jobs, share) = share_cores(args.jobs.or(grid.run.jobs), to_run, args.device, &grid)?;
     let threads = args.threads.unwrap_or(share).max(1);
     let program = std::env::current_exe().map_err(|e| CliError::Internal(format!("this program cannot find itself: {e}")))?;
     let typed: Vec<String> = std::env::args().collect();
@@ -177,16 +187,50 @@ fn record(grid: &Grid) -> SweepRecord {
 }
 
 /// Runs at a time, and threads of each. One single-threaded run per core is the fastest arrangement on a CPU; with fewer
-/// runs than cores each takes its share. A GPU gets two runs, so that one computes while the other prepares.
-fn share_cores(asked: Option<usize>, to_run: usize, device: DeviceChoice) -> (usize, usize) {
+/// runs than cores each takes its share. How many a GPU gets depends on the arithmetic of the largest run's steps.
+fn share_cores(asked: Option<usize>, to_run: usize, device: DeviceChoice, grid: &Grid) -> Result<(usize, usize), CliError> {
     let cores = std::thread::available_parallelism().map_or(1, usize::from);
     let gpu = cfg!(feature = "cuda") && device != DeviceChoice::Cpu && Path::new("/dev/nvidiactl").exists();
-    let jobs = asked.unwrap_or(if gpu { 2 } else { cores }).clamp(1, to_run.max(1));
-    (jobs, (cores / jobs).max(1))
+    let jobs = match asked {
+        Some(jobs) => jobs,
+        None if gpu => {
+            let mut largest = 0.0_f64;
+            for run in &grid.runs {
+                largest = largest.max(plan::step_flops(run)?);
+            }
+            gpu_jobs(largest).min(cores)
+        }
+        None => cores,
+    };
+    let jobs = jobs.clamp(1, to_run.max(1));
+    Ok((jobs, (cores / jobs).max(1)))
+}
+
+/// Runs that share a GPU, each a process. A step is some thousand launches of a few microseconds, whatever its size; where
+/// its arithmetic takes less (at some 20 TFLOP/s), the GPU idles while the host tells it what to do, and other runs fit in
+/// between. Where it takes far longer, a second run would only take memory. By estimate: no GPU was measured.
+fn gpu_jobs(flops_per_step: f64) -> usize {
+    const LAUNCHES: f64 = 5e-3;
+    match flops_per_step / 20e12 / LAUNCHES {
+        share if share < 0.25 => 4,
+        share if share < 2.0 => 2,
+        _ => 1,
+    }
 }
 
 /// An argument as a shell takes it.
 fn quoted(argument: &str) -> String {
     let plain = !argument.is_empty() && argument.chars().all(|c| c.is_alphanumeric() || "-_=./,:+@%".contains(c));
     if plain { argument.to_owned() } else { format!("'{}'", argument.replace('\'', r"'\''")) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn small_networks_share_a_gpu_and_large_ones_do_not() {
+        // An MLP of 128 × 3 on 128 points; a U-Net of 5 million parameters on 128 images of 28 × 28; one of 35 million at 32 × 32.
+        assert_eq!([1e8, 1.5e11, 4e12].map(gpu_jobs), [4, 2, 1]);
+    }
 }

@@ -28,6 +28,9 @@ pub struct WorkerArgs {
     command: String,
 }
 
+/// What to do about a setting that only CUDA computes.
+pub const NO_CUDA_HELP: &str = "use a build with CUDA and --device cuda, or leave the setting at \"f32\"";
+
 pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
     let stop = StopFlag::install().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
     let dir = RunDir::at(&args.run_dir).ok_or_else(|| {
@@ -63,6 +66,7 @@ pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
     };
     let outcome = Trainer::new(&config, &dir, options, |event| emit(&event)).and_then(Trainer::run).map_err(|e| match e {
         TrainError::Data(_) => CliError::Input { message: e.to_string(), help: None },
+        TrainError::Precision { .. } => CliError::input(e.to_string(), NO_CUDA_HELP),
         _ => CliError::Internal(e.to_string()),
     })?;
     Ok(match outcome {

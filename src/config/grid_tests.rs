@@ -266,6 +266,15 @@ fn an_identity_stays_what_it_was() {
 }
 
 #[test]
+fn arithmetic_is_part_of_an_identity_and_where_it_is_computed_is_not() {
+    let id = |more: &str| valid(&format!("base.data = 'digits'\n{more}"), &[]).runs[0].id.clone();
+    let plain = id("");
+    assert_eq!(plain, id("base.train.matmul_precision = 'f32'"), "older versions had no such key");
+    let others = [id("base.train.matmul_precision = 'tf32'"), id("base.train.dtype = 'bf16'")];
+    assert!(others[0] != plain && others[1] != plain && others[0] != others[1]);
+}
+
+#[test]
 fn the_data_is_looked_at_once_however_many_cells_use_it() {
     let asked = RefCell::new(Vec::new());
     let inspect = |spec: &DataSpec| {

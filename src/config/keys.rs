@@ -5,7 +5,7 @@
 //! `[report]`, which never touch a number and are no part of a run's identity.
 
 use super::grid::FileSettings;
-use super::run::{Dtype, EvalTimesteps, FloorChoice, OptimizerKind, RunConfig};
+use super::run::{Dtype, EvalTimesteps, FloorChoice, MatmulPrecision, OptimizerKind, RunConfig};
 use super::value::ConfigValue;
 use crate::data::{AxisOrder, DataInfo};
 use crate::diffusion::{
@@ -311,7 +311,10 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
         .also(&["ema_decay", "ema_rate"]),
     key!(train.timestep_sampler: TimestepSampler = lit("\"uniform\""),
         "How training draws t: each by itself, one in each of `batch_size` strata, a batch in equal steps from one draw, or where the loss of the last 10 was large (from the moment every t has 10), at a weight that makes up for it.").also(&["schedule_sampler"]),
-    key!(train.dtype: Dtype = lit("\"f32\""), "Arithmetic of the network.").also(&["precision"]),
+    key!(train.dtype: Dtype = lit("\"f32\""), "Arithmetic of the network in training; weights and evaluations are f32 always. \"bf16\" needs CUDA.")
+        .also(&["precision", "mixed_precision"]),
+    key!(train.matmul_precision: MatmulPrecision = lit("\"f32\""), "Products and convolutions of f32, in training and evaluation; \"tf32\" (10 bits of mantissa) needs CUDA.")
+        .also(&["float32_matmul_precision", "allow_tf32", "tf32"]).identity_where(|c| c.train.matmul_precision != MatmulPrecision::F32),
     // ── log, eval, sample
     key!(log.every: u32 = lit("100"), COUNT, |n| *n > 0, "Steps in a window of training losses.").also(&["log_interval"]),
     key!(eval.every: u32 = lit("500"), "Steps between evaluations on `val`; 0 only at the end.").also(&["eval_interval"]),

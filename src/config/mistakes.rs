@@ -412,7 +412,7 @@ train = 4
        ·         ╰── not a table
        ╰────
       help: `train` has steps, batch_size, micro_batch, optimizer, lr, warmup, weight_decay, beta1,
-            beta2, grad_clip, ema, timestep_sampler, dtype
+            beta2, grad_clip, ema, timestep_sampler, dtype, matmul_precision
     "#);
 }
 

@@ -15,6 +15,17 @@ named_enum! {
     /// Arithmetic of the network.
     pub enum Dtype {
         F32 = "f32",
+        /// bfloat16 in the network's forward and backward pass; weights, moments, loss and evaluations stay f32 and f64.
+        Bf16 = "bf16",
+    }
+}
+
+named_enum! {
+    /// How products and convolutions of f32 treat their factors.
+    pub enum MatmulPrecision {
+        F32 = "f32",
+        /// Rounded to 10 bits of mantissa, on GPUs that have such units.
+        Tf32 = "tf32",
     }
 }
 
@@ -57,6 +68,7 @@ pub struct TrainSpec {
     pub ema: f64,
     pub timestep_sampler: TimestepSampler,
     pub dtype: Dtype,
+    pub matmul_precision: MatmulPrecision,
 }
 
 /// The `[log]` section.

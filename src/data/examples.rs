@@ -21,6 +21,17 @@ enum Values {
     Real(Vec<f32>),
 }
 
+/// The values of all examples, one after the other, for those who scale them elsewhere.
+#[derive(Clone, Copy, Debug)]
+pub enum Stored<'a> {
+    /// Level v stands for `scaled[v]`.
+    Levels {
+        bytes: &'a [u8],
+        scaled: &'a [f32],
+    },
+    Real(&'a [f32]),
+}
+
 impl Examples {
     /// Images of `levels` levels, NHWC.
     ///
@@ -78,6 +89,14 @@ impl Examples {
                 }
             }
             Values::Real(x) => out.copy_from_slice(&x[range]),
+        }
+    }
+
+    /// All values as they are stored.
+    pub fn stored(&self) -> Stored<'_> {
+        match &self.values {
+            Values::Levels { bytes, scaled } => Stored::Levels { bytes, scaled },
+            Values::Real(x) => Stored::Real(x),
         }
     }
 

@@ -20,7 +20,7 @@ mod toy;
 pub use binary::heartbeats;
 pub use builtin::{Builtin, builtins};
 pub use error::DataError;
-pub use examples::{Examples, mirror};
+pub use examples::{Examples, Stored, mirror};
 pub use file::{FileInfo, SplitUse, Usage, describe_file};
 pub use import::{ImportOptions, ImportSummary, import};
 pub use toy::{GaussianMixture, gaussian_mixture};

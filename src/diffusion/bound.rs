@@ -6,7 +6,7 @@
 //! can be, may run beside the first on the same draws: what lies between them is then known far better than either.
 
 use super::timestep_plan::TimestepPlan;
-use super::{Denoiser, DenoiserError, Diffusion, Interrupted, SampleTerms};
+use super::{Denoiser, DenoiserError, Diffusion, Interrupted, Job, SampleTerms};
 use crate::record::Moments;
 use crate::rng::{self, Purpose};
 use crate::units::Timestep;
@@ -287,6 +287,13 @@ fn evaluate_batch(
     count: usize,
     jobs: &[(Timestep, usize)],
 ) -> Result<Vec<Pair>, DenoiserError> {
+    let noise_of = |t: Timestep, i: usize| rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, t.get()).lane((i / count) as u32);
+    let as_job = |&(t, i): &(Timestep, usize)| Job { t, example: (i % count) as u32, noise: noise_of(t, i) };
+    let known = denoiser.terms(&jobs.iter().map(as_job).collect::<Vec<_>>()).transpose()?;
+    let known = match (known, floor) {
+        (Some(own), None) => return Ok(own.into_iter().map(|own| (own, None)).collect()),
+        (known, _) => known,
+    };
     let dims = diffusion.shape().dims();
     let output_dims = diffusion.output_dims();
     let mut noise = vec![0.0; jobs.len() * dims];
@@ -294,10 +301,9 @@ fn evaluate_batch(
     let mut output = vec![0.0; jobs.len() * output_dims];
     let t: Vec<Timestep> = jobs.iter().map(|(t, _)| *t).collect();
     for (b, (t, i)) in jobs.iter().enumerate() {
-        let (example, draw) = (i % count, i / count);
+        let example = i % count;
         let at = b * dims..(b + 1) * dims;
-        let stream = rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, t.get()).lane(draw as u32);
-        diffusion.draw_noise(&stream, example as u32, &mut noise[at.clone()]);
+        diffusion.draw_noise(&noise_of(*t, *i), example as u32, &mut noise[at.clone()]);
         diffusion.q_sample(*t, &examples[example * dims..(example + 1) * dims], &noise[at.clone()], &mut x_t[at]);
     }
     let terms = |output: &[f32]| -> Vec<SampleTerms> {
@@ -308,8 +314,13 @@ fn evaluate_batch(
         };
         jobs.iter().enumerate().map(of).collect()
     };
-    denoiser.predict(&x_t, &t, &mut output)?;
-    let own = terms(&output);
+    let own = match known {
+        Some(own) => own,
+        None => {
+            denoiser.predict(&x_t, &t, &mut output)?;
+            terms(&output)
+        }
+    };
     let Some(floor) = floor else { return Ok(own.into_iter().map(|own| (own, None)).collect()) };
     floor.predict(&x_t, &t, &mut output)?;
     Ok(own.into_iter().zip(terms(&output)).map(|(own, best)| (own, Some(best))).collect())

@@ -16,8 +16,8 @@ const MIN_PROBABILITY: f64 = 1e-12;
 /// The decoder of one data set.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Decoder {
-    encoding: Encoding,
-    cdf: DecoderCdf,
+    pub(super) encoding: Encoding,
+    pub(super) cdf: DecoderCdf,
 }
 
 impl Decoder {

@@ -1,5 +1,7 @@
 //! What evaluation and sampling need of a network.
 
+use super::SampleTerms;
+use crate::rng::Stream;
 use crate::units::Timestep;
 
 /// Why a prediction could not be made; the network's own error.
@@ -25,4 +27,19 @@ pub trait Denoiser: Sync {
 
     /// Examples that go through together at best.
     fn batch(&self) -> usize;
+
+    /// The terms of the bound of `jobs`, where the network can compute them beside its predictions: it has the examples then,
+    /// and draws the same noise. `None` where it cannot, and the caller computes them.
+    fn terms(&self, _jobs: &[Job]) -> Option<Result<Vec<SampleTerms>, DenoiserError>> {
+        None
+    }
+}
+
+/// One example at one timestep under one draw of noise.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Job {
+    pub t: Timestep,
+    /// Its number among those evaluated; the noise is this sample's of `noise`.
+    pub example: u32,
+    pub noise: Stream,
 }

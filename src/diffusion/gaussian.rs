@@ -4,6 +4,10 @@
 //! 2·D where variances are learned (per pixel: the channels of the prediction, then those of the variance).
 //! Bounds are computed in `f64` whatever the network computes in.
 
+mod coefficients;
+
+pub use coefficients::Coefficients;
+
 use super::decoder::Decoder;
 use super::schedule::{NoiseSchedule, ScheduleError};
 use super::spec::{DiffusionSpec, LossSpec, LossVariant, Prediction, VarianceType};

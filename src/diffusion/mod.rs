@@ -39,8 +39,8 @@ mod sampling_tests;
 mod tests;
 
 pub use binomial::BinomialDiffusion;
-pub use denoiser::{Denoiser, DenoiserError, Interrupted};
-pub use gaussian::{GaussianDiffusion, SampleTerms};
+pub use denoiser::{Denoiser, DenoiserError, Interrupted, Job};
+pub use gaussian::{Coefficients, GaussianDiffusion, SampleTerms};
 pub use posterior::Condition;
 pub use process::Diffusion;
 pub use respacing::{Respaced, Spacing, Steps};

@@ -77,6 +77,11 @@ impl TimestepSource {
         Timestep::from_index(stream.below(sample, 0, self.timesteps as u32) as usize)
     }
 
+    /// Whether the next draws depend on the losses of the last.
+    pub fn learns(&self) -> bool {
+        self.history.is_some()
+    }
+
     /// Remembers the losses of a batch, in its order: each without the weight of its draw.
     pub fn record(&mut self, losses: impl Iterator<Item = (Timestep, f64)>) {
         if let Some(history) = &mut self.history {

@@ -178,6 +178,17 @@ impl ParamLayout {
         Ok(())
     }
 
+    /// The parameters of a forward pass from tensors in the order of the flat buffer.
+    ///
+    /// # Errors
+    /// If they are not those of this model.
+    pub fn params(&self, tensors: &[Tensor]) -> Result<Params> {
+        if tensors.len() != self.specs.len() || self.specs.iter().zip(tensors).any(|(spec, t)| t.dims() != spec.shape) {
+            bail!("{} tensors were given for a network of {} parameters of other shapes", tensors.len(), self.specs.len())
+        }
+        Ok(Params { tensors: self.position.iter().map(|&place| tensors[place].clone()).collect() })
+    }
+
     /// Where the gradients of these tensors lie in the flat buffer.
     pub fn places(&self, params: &Params) -> Places {
         Places::new(params.tensors.iter().zip(&self.position).map(|(t, &place)| (t.clone(), self.specs[place].range())).collect())

@@ -1,6 +1,7 @@
 //! Layer normalisation.
 
 use super::attention::total;
+use super::cuda;
 use super::kernel::{LANES, by_dtype, lanes, lanes_mut, slice, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -13,6 +14,9 @@ use std::sync::OnceLock;
 /// If shapes do not fit together, or `x` is empty.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
     channels(x.dims(), gamma.dims(), beta.dims())?;
+    if cuda::takes(x) {
+        return cuda::layer_norm(x, gamma, beta, eps);
+    }
     if x.device().is_cpu() {
         let keep = x.track_op() || gamma.track_op() || beta.track_op();
         let op = LayerNorm { eps, keep, moments: OnceLock::new() };

@@ -1,4 +1,5 @@
-//! Differentiable tensor operations, one file each: NHWC, contiguous, f32 (and f64, so that gradients can be checked).
+//! Differentiable tensor operations, one file each: NHWC, contiguous, f32 (and f64, so that gradients can be checked; bf16
+//! on CUDA).
 //!
 //! Each operation is one plain function of tensors. On the CPU it is a candle custom operation whose forward and backward
 //! are written here by hand; on CUDA it is its twin in [`cuda`]; on any other device it is its `reference`: the same function

@@ -1,5 +1,6 @@
 //! From the patches of an image to a transformer's tokens.
 
+use super::cuda;
 use super::kernel::{by_dtype, slice, sum_rows, with_slices};
 use super::real::Real;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -13,6 +14,9 @@ use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, W
 /// If shapes do not fit together.
 pub fn tokens(patches: &Tensor, first: &Tensor, positions: &Tensor) -> Result<Tensor> {
     sizes(patches.dims(), first.dims(), positions.dims())?;
+    if cuda::takes(patches) {
+        return cuda::tokens(patches, first, positions);
+    }
     if patches.device().is_cpu() {
         patches.contiguous()?.apply_op3(&first.contiguous()?, &positions.contiguous()?, Tokens)
     } else {

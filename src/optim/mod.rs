@@ -27,6 +27,21 @@ impl AdamW {
     pub fn lr_at(&self, step: u32) -> f64 {
         self.lr * (f64::from(step) / f64::from(self.warmup.max(1))).min(1.0)
     }
+
+    /// The constants of update number `step`, counted from 1, without clipping.
+    pub fn constants(&self, step: u32) -> Constants {
+        let lr = self.lr_at(step);
+        Constants {
+            clip: 1.0,
+            beta1: self.beta1 as f32,
+            beta2: self.beta2 as f32,
+            rate: (lr / (1.0 - self.beta1.powi(step as i32))) as f32,
+            scale: (1.0 / (1.0 - self.beta2.powi(step as i32))) as f32,
+            epsilon: self.epsilon as f32,
+            keep: (1.0 - lr * self.weight_decay) as f32,
+            ema: self.ema as f32,
+        }
+    }
 }
 
 /// The weights, their moving average and the optimizer's moments: everything an update changes.
@@ -61,18 +76,7 @@ impl Weights {
         }
         self.step += 1;
         let clip = if adamw.grad_clip > 0.0 && norm > adamw.grad_clip { adamw.grad_clip / norm } else { 1.0 };
-        let lr = adamw.lr_at(self.step);
-        let constants = Constants {
-            clip: clip as f32,
-            beta1: adamw.beta1 as f32,
-            beta2: adamw.beta2 as f32,
-            // lr / (1 − β₁ᵗ) on m, 1 / (1 − β₂ᵗ) on v.
-            rate: (lr / (1.0 - adamw.beta1.powi(self.step as i32))) as f32,
-            scale: (1.0 / (1.0 - adamw.beta2.powi(self.step as i32))) as f32,
-            epsilon: adamw.epsilon as f32,
-            keep: (1.0 - lr * adamw.weight_decay) as f32,
-            ema: adamw.ema as f32,
-        };
+        let constants = Constants { clip: clip as f32, ..adamw.constants(self.step) };
         self.raw
             .par_chunks_mut(CHUNK)
             .zip(self.ema.par_chunks_mut(CHUNK))
@@ -88,16 +92,21 @@ impl Weights {
     }
 }
 
-#[derive(Clone, Copy)]
-struct Constants {
-    clip: f32,
-    beta1: f32,
-    beta2: f32,
-    rate: f32,
-    scale: f32,
-    epsilon: f32,
-    keep: f32,
-    ema: f32,
+/// What one update multiplies with.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Constants {
+    /// On the gradient.
+    pub clip: f32,
+    pub beta1: f32,
+    pub beta2: f32,
+    /// lr / (1 − β₁ᵗ), on m.
+    pub rate: f32,
+    /// 1 / (1 − β₂ᵗ), on v.
+    pub scale: f32,
+    pub epsilon: f32,
+    /// 1 − lr λ, on the weights.
+    pub keep: f32,
+    pub ema: f32,
 }
 
 impl Constants {

@@ -3,6 +3,7 @@
 //! Start at [`bench`]. A step is what [`Trainer::run`] does between two windows: draw the batch, forward, loss, backward,
 //! sum, clip, update, average. A prediction is what evaluation asks of the network.
 
+use super::engine::Engine;
 use super::trainer::Trainer;
 use super::window::Window;
 use super::{Network, RunOptions, TrainError};
@@ -50,22 +51,24 @@ pub fn bench(config: &RunConfig, dir: &RunDir, options: RunOptions<'_>, what: Be
 
 fn measure(config: &RunConfig, trainer: &Trainer<'_>, what: BenchOptions) -> Result<Timing, TrainError> {
     let layout = trainer.model.layout();
-    let mut weights = Weights::new(layout.init(config.seed as u64));
-    let (adamw, mut epoch) = (trainer.adamw(), None);
+    let mut engine = Engine::new(trainer, Weights::new(layout.init(config.seed as u64)))?;
+    let mut epoch = None;
     let mut window = Window::new(trainer.diffusion.timesteps());
     let mut step_seconds = Vec::new();
     for step in 0..WARM_UP + what.steps {
         let start = Instant::now();
         let indices = trainer.batch_source().indices(step, &mut epoch);
-        let (gradient, loss) = trainer.gradient(&weights, &indices, &mut window)?;
-        let norm = weights.update(&adamw, &gradient);
-        window.push_step(loss, norm);
+        engine.step(trainer, &indices, &mut window)?;
+        // A device is waited for at every step here, which a run does only now and then.
+        for seen in engine.seen(true, &mut window)? {
+            window.push_step(seen.loss, seen.norm);
+        }
         if step >= WARM_UP {
             step_seconds.push(start.elapsed().as_secs_f64());
         }
     }
 
-    let network = Network::new(&trainer.model, &weights.ema, trainer.dataset.info.shape, trainer.options.device)?;
+    let network = Network::new(&trainer.model, &engine.weights()?.ema, trainer.dataset.info.shape, trainer.options.device)?;
     let (dims, output_dims) = (trainer.diffusion.shape().dims(), trainer.diffusion.output_dims());
     let mut x = vec![0.0; what.forward_batch * dims];
     rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, 0).normals(0, &mut x);

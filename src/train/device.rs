@@ -1,6 +1,8 @@
 //! Where a run computes.
 
 use super::TrainError;
+use crate::config::{Dtype, MatmulPrecision, TrainSpec};
+use crate::ops::cuda;
 use candle_core::Device;
 
 /// What tells libraries to start no threads of their own: the trainer's are as many as it was given, and candle's pool,
@@ -59,22 +61,37 @@ impl DeviceChoice {
     /// # Errors
     /// If CUDA was asked for by name and is not there.
     pub fn open(self) -> Result<(Device, String), TrainError> {
-        let cuda = |n: usize| -> Result<(Device, String), TrainError> {
+        let open = |n: usize| -> Result<(Device, String), TrainError> {
             let reason = |reason: String| TrainError::Device { asked: format!("cuda:{n}"), reason };
             if !cfg!(feature = "cuda") {
                 return Err(reason("this build has no CUDA; build with `--features cuda` (just does where it finds nvcc)".to_owned()));
             }
-            Device::new_cuda(n).map(|d| (d, format!("cuda:{n}"))).map_err(|e| reason(e.to_string()))
+            cuda::open(n).map(|d| (d, format!("cuda:{n}"))).map_err(|e| reason(first_line(&e)))
         };
         match self {
             Self::Cpu => Ok((Device::Cpu, "cpu".to_owned())),
-            Self::Cuda(n) => cuda(n),
-            Self::Auto if cfg!(feature = "cuda") => cuda(0).or_else(|error| {
+            Self::Cuda(n) => open(n),
+            Self::Auto if cfg!(feature = "cuda") => open(0).or_else(|error| {
                 tracing::warn!("{error}; computing on the CPU");
                 Ok((Device::Cpu, "cpu".to_owned()))
             }),
             Self::Auto => Ok((Device::Cpu, "cpu".to_owned())),
         }
+    }
+}
+
+/// Without the backtrace that candle appends where `RUST_BACKTRACE` is set.
+fn first_line(error: &candle_core::Error) -> String {
+    error.to_string().lines().next().unwrap_or_default().to_owned()
+}
+
+/// What of a configuration only a GPU computes, as `key = value`. It is part of the run's identity, so a CPU may not quietly
+/// do something else in its place.
+pub fn needs_cuda(train: &TrainSpec) -> Option<&'static str> {
+    match (train.dtype, train.matmul_precision) {
+        (Dtype::Bf16, _) => Some("train.dtype = \"bf16\""),
+        (Dtype::F32, MatmulPrecision::Tf32) => Some("train.matmul_precision = \"tf32\""),
+        (Dtype::F32, MatmulPrecision::F32) => None,
     }
 }
 

@@ -28,6 +28,8 @@ pub enum TrainError {
     Stopped,
     #[error("device `{asked}` is not at hand: {reason}")]
     Device { asked: String, reason: String },
+    #[error("`{setting}` is computed by CUDA only, and this run has the CPU")]
+    Precision { setting: &'static str },
     #[error("could not start {threads} threads: {reason}")]
     Threads { threads: usize, reason: String },
 }

@@ -41,6 +41,7 @@ impl Trainer<'_> {
         let examples = if split == Split::Test { &self.dataset.test } else { &self.dataset.val };
         let x_0 = scaled(examples, &(0..examples.len().min(images as usize)).collect::<Vec<_>>());
 
+        let network = network.with_terms(&self.diffusion, &x_0)?;
         let (pool, diffusion, stop) = (&self.pool, &self.diffusion, self.options.stop);
         let floor = self.floors.population().map(|f| f as &dyn Denoiser);
         let emit = &self.emit;

@@ -1,8 +1,10 @@
-//! The gradient of a batch: micro-batches over the cores, added in their order.
+//! The gradient of a batch on the host: micro-batches over the cores, added in their order.
 
 use super::TrainError;
+use super::batch::MicroBatch;
 use super::trainer::Trainer;
 use super::window::Window;
+use crate::diffusion::SampleTerms;
 use crate::model::Dropout;
 use crate::ops::{Gradients, Places};
 use crate::optim::Weights;
@@ -17,8 +19,7 @@ impl Trainer<'_> {
     /// gets it as it is.
     pub(super) fn gradient(&self, weights: &Weights, indices: &[usize], window: &mut Window) -> Result<(Vec<f32>, f64), TrainError> {
         let source = self.batch_source();
-        // On a GPU one large batch is faster, and bits are not promised there.
-        let micro = if self.options.device.is_cuda() { indices.len() } else { self.config.train.micro_batch as usize };
+        let micro = self.config.train.micro_batch as usize;
         let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
         let places = self.model.layout().places(&params);
         let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()], spare: Vec::new() });
@@ -39,27 +40,8 @@ impl Trainer<'_> {
 
                     // The loss and its gradient in the output are exact closed forms; autograd carries it on from there.
                     let values = output.flatten_all()?.to_vec1::<f32>()?;
-                    let mut slope = vec![0.0; values.len()];
-                    let (mut terms, mut loss) = (Vec::with_capacity(batch.t.len()), 0.0);
-                    let (dims, output_dims) = (shape.dims(), self.diffusion.output_dims());
-                    let scale = 1.0 / self.config.train.batch_size as f64;
-                    for (i, t) in batch.t.iter().enumerate() {
-                        let scale = scale * batch.weights[i];
-                        let at = i * dims..(i + 1) * dims;
-                        let out = i * output_dims..(i + 1) * output_dims;
-                        let (sample_loss, sample) = self.diffusion.loss_and_gradient(
-                            &self.config.loss,
-                            *t,
-                            &batch.x_0[at.clone()],
-                            &batch.x_t[at.clone()],
-                            &batch.noise[at],
-                            &values[out.clone()],
-                            scale,
-                            &mut slope[out],
-                        );
-                        terms.push((*t, sample, sample_loss));
-                        loss += sample_loss * scale;
-                    }
+                    let (slope, terms, loss) = self.host_loss(&batch, &values, 1.0 / self.config.train.batch_size as f64);
+                    let terms: Vec<_> = batch.t.iter().zip(terms).map(|(t, (terms, loss))| (*t, terms, loss)).collect();
                     let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
                     let buffer = sum.lock().expect("no thread panics while adding").spare.pop().unwrap_or_default();
                     let gradients = places.collect(&(output * slope)?.sum_all()?, buffer)?;
@@ -75,6 +57,32 @@ impl Trainer<'_> {
             loss += part;
         }
         Ok((sum.into_inner().expect("no thread panicked while adding").total, loss))
+    }
+
+    /// `scale` times the slope of the loss in the network's output; the terms and the loss of each sample, that without the
+    /// weight of its draw; `scale` times the loss.
+    pub(super) fn host_loss(&self, batch: &MicroBatch, output: &[f32], scale: f64) -> (Vec<f32>, Vec<(SampleTerms, f64)>, f64) {
+        let mut slope = vec![0.0; output.len()];
+        let (mut terms, mut loss) = (Vec::with_capacity(batch.t.len()), 0.0);
+        let (dims, output_dims) = (self.diffusion.shape().dims(), self.diffusion.output_dims());
+        for (i, t) in batch.t.iter().enumerate() {
+            let scale = scale * batch.weights[i];
+            let at = i * dims..(i + 1) * dims;
+            let out = i * output_dims..(i + 1) * output_dims;
+            let (sample_loss, sample) = self.diffusion.loss_and_gradient(
+                &self.config.loss,
+                *t,
+                &batch.x_0[at.clone()],
+                &batch.x_t[at.clone()],
+                &batch.noise[at],
+                &output[out.clone()],
+                scale,
+                &mut slope[out],
+            );
+            terms.push((sample, sample_loss));
+            loss += sample_loss * scale;
+        }
+        (slope, terms, loss)
     }
 }
 

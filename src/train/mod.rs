@@ -1,12 +1,16 @@
 //! Training: one visible loop from a configuration to a finished run.
 //!
-//! Start at [`Trainer::run`] and read it top to bottom. It never reads another run's results, draws no figure, and its
-//! only knowledge of time is for progress and `timing.jsonl`.
+//! Start at [`Trainer::run`] and read it top to bottom; `engine.rs` says where a step is computed. It never reads another
+//! run's results, draws no figure, and its only knowledge of time is for progress and `timing.jsonl`.
 
 mod batch;
 mod bench;
 mod checkpoint;
 mod device;
+mod device_engine;
+mod engine;
+#[cfg(test)]
+mod engine_tests;
 mod error;
 mod evaluation;
 pub mod floor;
@@ -20,7 +24,7 @@ mod window;
 pub use bench::{BenchOptions, Timing, bench};
 /// Where weights live; opened by [`DeviceChoice::open`].
 pub use candle_core::Device;
-pub use device::{DeviceChoice, ONE_THREAD, instruction_set, no_threads_but_ours};
+pub use device::{DeviceChoice, ONE_THREAD, instruction_set, needs_cuda, no_threads_but_ours};
 pub use error::TrainError;
 pub use evaluation::{rows_of, summary_of};
 pub use network::Network;

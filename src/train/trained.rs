@@ -112,10 +112,11 @@ impl Trained {
         progress: &mut dyn FnMut(u64, u64),
         each: &mut dyn FnMut(usize, &[SampleTerms]),
     ) -> Result<BoundEstimate, TrainError> {
-        let network = self.network(how.weights, how.device)?;
+        let examples = self.examples(how.split, how.images);
+        let network = self.network(how.weights, how.device)?.with_terms(&self.diffusion, &examples)?;
         let floor = how.floor.map(|f| f as &dyn Denoiser);
         let options = BoundOptions { timesteps: how.plan, floor, stop: how.stop, progress, each };
-        bound::evaluate(&self.diffusion, &network, &self.examples(how.split, how.images), options).map_err(|e| match e {
+        bound::evaluate(&self.diffusion, &network, &examples, options).map_err(|e| match e {
             Interrupted::Stopped => TrainError::Stopped,
             Interrupted::Denoiser(error) => TrainError::Denoiser(error),
         })

@@ -1,13 +1,15 @@
 //! The loop.
 
 use super::batch::BatchSource;
+use super::engine::Engine;
 use super::floor::Floors;
 use super::window::Window;
-use super::{TrainError, checkpoint};
-use crate::config::RunConfig;
+use super::{TrainError, checkpoint, needs_cuda};
+use crate::config::{MatmulPrecision, RunConfig};
 use crate::data::{self, Dataset};
 use crate::diffusion::{Diffusion, Kernel, TimestepSource};
 use crate::model::Model;
+use crate::ops::cuda;
 use crate::optim::{AdamW, Weights};
 use crate::record::{Evaluation, Event, LossRow, SampleQuality, Split};
 use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
@@ -108,11 +110,18 @@ impl<'a> Trainer<'a> {
         options: RunOptions<'a>,
         emit: impl Fn(Event) + Send + Sync + 'a,
     ) -> Result<Self, TrainError> {
+        if cuda::is_device(options.device) {
+            cuda::allow_tf32(config.train.matmul_precision == MatmulPrecision::Tf32);
+        } else if let Some(setting) = needs_cuda(&config.train) {
+            return Err(TrainError::Precision { setting });
+        }
         let dataset = data::load(&config.data)?;
         let diffusion = Diffusion::new(&config.diffusion, dataset.info.shape, dataset.info.encoding)?;
         let model = Model::new(&config.model, dataset.info.shape, diffusion.output_channels())?;
-        let pool = rayon::ThreadPoolBuilder::new()
-            .num_threads(options.threads)
+        // A device takes one thing after the other: a second thread prepares what comes next, more would only hold memory.
+        let threads = if cuda::is_device(options.device) { options.threads.min(2) } else { options.threads };
+        let pool = cuda::threads_like_this()
+            .num_threads(threads)
             .build()
             .map_err(|e| TrainError::Threads { threads: options.threads, reason: e.to_string() })?;
         let previous = dir.manifest()?;
@@ -161,11 +170,11 @@ impl<'a> Trainer<'a> {
 
     fn train(mut self) -> Result<Outcome, TrainError> {
         let steps = self.config.train.steps;
-        let (mut weights, mut window) = self.resume()?;
+        let (weights, mut window) = self.resume()?;
         let resumed = weights.step;
         self.measure_floor();
+        let mut engine = Engine::new(&self, weights)?;
         let mut epoch = None;
-        let adamw = self.adamw();
         self.emit(Event::Started {
             step: resumed,
             steps,
@@ -174,54 +183,72 @@ impl<'a> Trainer<'a> {
         });
 
         loop {
-            let step = weights.step;
-
-            // 1. What is due between two steps: the end of a window, an evaluation, samples, a checkpoint.
+            let step = engine.steps_made();
             let last = step == steps;
+            let stop = self.options.stop.load(Ordering::Relaxed);
+
+            // 1. What the steps so far came to.
+            let news = engine.seen(stop || self.is_due(step, last), &mut window)?;
+            self.timesteps.record(window.take_losses());
+            for seen in &news {
+                if !seen.norm.is_finite() {
+                    return self.diverge(&mut window, seen.step);
+                }
+                window.push_step(seen.loss, seen.norm);
+            }
+            if let Some(seen) = news.last() {
+                self.report_progress(seen.step + 1, seen.loss);
+            }
+
+            // 2. What is due between two steps: the end of a window, an evaluation, samples, a checkpoint.
             if !window.is_empty() && (last || step % self.config.log.every == 0) {
                 self.close_window(&mut window, step)?;
             }
-            if self.evaluation_is_due(step, last) && !self.evaluate_validation(&weights)? {
-                return self.interrupt(&weights, &window);
+            if self.evaluation_is_due(step, last) && !self.evaluate_validation(engine.weights()?)? {
+                return self.interrupt(engine.weights()?, &window);
             }
-            let every = self.config.sample.every;
-            if every > 0 && step > 0 && step % every == 0 && !last && !self.draw_samples(&weights)? {
-                return self.interrupt(&weights, &window);
+            if self.samples_are_due(step, last) && !self.draw_samples(engine.weights()?)? {
+                return self.interrupt(engine.weights()?, &window);
             }
             if last {
                 break;
             }
-            if self.options.stop.load(Ordering::Relaxed) {
-                return self.interrupt(&weights, &window);
+            if stop {
+                return self.interrupt(engine.weights()?, &window);
             }
             if step > resumed && step % self.options.checkpoint_every == 0 {
-                self.checkpoint(&weights, &window)?;
+                self.checkpoint(engine.weights()?, &window)?;
             }
 
-            // 2. Draw the batch, run it forward and backward in micro-batches, average the gradients.
+            // 3. Draw the batch, run it forward and backward, clip, update, average the weights.
             let indices = self.batch_source().indices(step, &mut epoch);
-            let (gradient, loss) = self.gradient(&weights, &indices, &mut window)?;
-            self.timesteps.record(window.take_losses());
-
-            // 3. Clip, update, average the weights.
-            let pool = &self.pool;
-            let norm = pool.install(|| weights.update(&adamw, &gradient));
-            if !norm.is_finite() {
-                return self.diverge(&mut window, step);
-            }
-            window.push_step(loss, norm);
-            self.report_progress(weights.step, loss);
+            engine.step(&self, &indices, &mut window)?;
         }
 
         // 4. The weights are final: keep them before anything that takes long.
-        self.checkpoint(&weights, &window)?;
-        if !(self.draw_samples(&weights)? && self.evaluate_test(&weights)?) {
+        let weights = engine.weights()?;
+        self.checkpoint(weights, &window)?;
+        if !(self.draw_samples(weights)? && self.evaluate_test(weights)?) {
             self.write_manifest(Status::Interrupted, None, weights.step, None)?;
             return Ok(Outcome::Interrupted { step: weights.step });
         }
         self.write_results()?;
         self.write_manifest(Status::Done, None, weights.step, None)?;
         Ok(Outcome::Done)
+    }
+
+    /// Whether anything at `step` needs to know what the steps before it came to.
+    fn is_due(&self, step: u32, last: bool) -> bool {
+        last || self.timesteps.learns()
+            || step.is_multiple_of(self.config.log.every)
+            || step.is_multiple_of(self.options.checkpoint_every)
+            || self.samples_are_due(step, last)
+            || self.evaluation_is_due(step, last)
+    }
+
+    fn samples_are_due(&self, step: u32, last: bool) -> bool {
+        let every = self.config.sample.every;
+        every > 0 && step > 0 && step.is_multiple_of(every) && !last
     }
 
     /// The optimizer that the configuration asks for.

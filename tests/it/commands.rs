@@ -22,6 +22,22 @@ fn bad_input_is_one_clear_error_and_nothing_starts() {
 }
 
 #[test]
+fn arithmetic_that_only_cuda_has_is_refused_by_a_cpu_before_anything_starts() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    for (axis, setting) in
+        [("train.dtype=f32,bf16", "`train.dtype = \"bf16\"`"), ("train.matmul_precision=tf32", "`train.matmul_precision = \"tf32\"`")]
+    {
+        let said = lab.run(&["sweep", "tiny.toml", axis, "--device", "cpu"]);
+        assert_eq!(said.code, 2, "{said:?}");
+        assert!(said.err.contains(setting) && said.err.contains("--device cuda"), "{said:?}");
+        // What it would be is known all the same.
+        lab.ok(&["plan", "tiny.toml", axis]);
+    }
+    assert!(!lab.path("results").exists());
+}
+
+#[test]
 fn nothing_matched_is_exit_code_four() {
     let lab = Lab::new();
     assert_eq!(lab.run(&["ls"]).code, 4);

@@ -97,6 +97,7 @@ fn address_in(storage: &Storage, start: usize) -> Result<Arg> {
         Storage::Cpu(CpuStorage::F32(v)) => v.as_ptr() as u64,
         Storage::Cpu(CpuStorage::F64(v)) => v.as_ptr() as u64,
         Storage::Cpu(CpuStorage::BF16(v)) => v.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::U8(v)) => v.as_ptr() as u64,
         Storage::Cpu(CpuStorage::I32(v)) => v.as_ptr() as u64,
         Storage::Cpu(CpuStorage::I64(v)) => v.as_ptr() as u64,
         _ => bail!("a CUDA kernel was given a tensor of another device or type"),

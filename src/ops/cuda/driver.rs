@@ -4,7 +4,7 @@ use super::launch::{Arg, Grid};
 use super::source::{MODULES, source};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, Device, Result, bail};
-use cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg};
+use cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg, result, sys};
 use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use std::sync::OnceLock;
 
@@ -17,7 +17,20 @@ pub fn open(ordinal: usize) -> Result<Device> {
     let device = Device::new_cuda_with_stream(ordinal)?;
     // SAFETY: there is one stream only, which orders every use of every allocation; events would be waited for in vain.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
+    keep_memory(device.as_cuda_device()?)?;
     Ok(device)
+}
+
+/// Freed memory stays with the process, for the next step's tensors: by default the driver gives all of it back whenever the
+/// host waits for the device.
+fn keep_memory(device: &CudaDevice) -> Result<()> {
+    let mut everything = u64::MAX;
+    // SAFETY: the device is the context's own, its default pool exists as long as it does, and the attribute is a u64.
+    unsafe {
+        let pool = result::device::get_default_mem_pool(device.cuda_stream().context().cu_device()).w()?;
+        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+        result::mem_pool::set_attribute(pool, attribute, std::ptr::from_mut(&mut everything).cast()).w()
+    }
 }
 
 /// Whether products and convolutions of f32 may round their factors to TF32 (10 bits of mantissa) from now on, in this
@@ -32,6 +45,7 @@ pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
         CudaStorageSlice::F32(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::F64(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::BF16(s) => s.device_ptr(&stream).0,
+        CudaStorageSlice::U8(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::I32(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::I64(s) => s.device_ptr(&stream).0,
         _ => bail!("a CUDA kernel was given a tensor of another type"),

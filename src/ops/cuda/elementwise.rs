@@ -1,9 +1,9 @@
 //! Operations of one thread for each number.
 
-use super::buffer::{Buffer, address, attach1, attach2};
+use super::buffer::{Buffer, address, attach1, attach2, attach3};
 use super::launch::{Arg, BLOCK, Grid, arithmetic, int, launch};
 use crate::rng::Stream;
-use candle_core::{D, Result, Tensor};
+use candle_core::{D, DType, Result, Tensor};
 
 pub fn silu(x: &Tensor) -> Result<Tensor> {
     let x = x.contiguous()?;
@@ -51,25 +51,57 @@ pub(super) fn sum_rows(x: &Tensor, groups: usize, columns: usize) -> Result<Tens
     sums.to_dtype(x.dtype())
 }
 
+/// Rows of a pass; fixed, so that the order of the sums is.
+pub(super) const CHUNK: usize = 256;
+
 /// The same, as the kernels sum it: bf16 in f32.
 pub(super) fn sum_rows_in_full(x: &Tensor, groups: usize, columns: usize) -> Result<Tensor> {
-    /// Rows of a pass; fixed, so that the order of the sums is.
-    const CHUNK: usize = 256;
-    let (dtype, real) = (x.dtype(), arithmetic(x.dtype()));
-    let mut kernel = "sum_rows";
-    let mut from = x.clone();
+    let (sums, chunks) = sum_chunks("sum_rows", x, x.dtype(), groups, columns)?;
+    if chunks == 1 { sums.reshape((groups, columns)) } else { sum_partial_rows(sums, x.dtype(), groups, columns) }
+}
+
+/// The same of sums that a kernel of the module for `dtype` left.
+pub(super) fn sum_partial_rows(mut from: Tensor, dtype: DType, groups: usize, columns: usize) -> Result<Tensor> {
     loop {
-        let rows = from.elem_count() / (groups * columns);
-        let chunks = rows.div_ceil(CHUNK).max(1);
-        let to = Buffer::new(x.device(), (groups, chunks, columns), real)?;
-        let grid = Grid { blocks: [columns.div_ceil(32), chunks, groups], threads: [32, BLOCK / 32] };
-        launch(x.device(), dtype, kernel, grid, &[int(rows)?, int(columns)?, int(CHUNK)?, address(&from)?, to.address()?])?;
-        from = to.tensor();
-        kernel = "sum_partial_rows";
+        let (sums, chunks) = sum_chunks("sum_partial_rows", &from, dtype, groups, columns)?;
         if chunks == 1 {
-            return from.reshape((groups, columns));
+            return sums.reshape((groups, columns));
         }
+        from = sums;
     }
+}
+
+/// One pass: the sums of chunks of rows, and how many chunks.
+fn sum_chunks(kernel: &'static str, from: &Tensor, dtype: DType, groups: usize, columns: usize) -> Result<(Tensor, usize)> {
+    let rows = from.elem_count() / (groups * columns);
+    let chunks = rows.div_ceil(CHUNK).max(1);
+    let to = Buffer::new(from.device(), (groups, chunks, columns), arithmetic(dtype))?;
+    let grid = Grid { blocks: [columns.div_ceil(32), chunks, groups], threads: [32, BLOCK / 32] };
+    launch(from.device(), dtype, kernel, grid, &[int(rows)?, int(columns)?, int(CHUNK)?, address(from)?, to.address()?])?;
+    Ok((to.tensor(), chunks))
+}
+
+/// Shapes have been checked: the rows of `first` and `patches` one after the other, and `positions` added to each.
+pub fn tokens(patches: &Tensor, first: &Tensor, positions: &Tensor) -> Result<Tensor> {
+    let (patches, first, positions) = (patches.contiguous()?, first.contiguous()?, positions.contiguous()?);
+    let (batch, n, c) = patches.dims3()?;
+    let total = (n + 1) * c;
+    let y = Buffer::new(patches.device(), (batch, n + 1, c), patches.dtype())?;
+    let to = y.address()?;
+    let y = y.fill(patches.dtype(), "concat", &[int(c)?, int(n * c)?, address(&first)?, address(&patches)?, to])?;
+    let y = add_bias(y, &positions.detach().reshape(total)?, batch)?;
+    attach3("tokens", y, [&patches, &first, &positions], move |inputs, dy| {
+        let [patches, first, positions] = &inputs.tensors;
+        let dpositions = if inputs.wanted[2] { Some(sum_rows(dy, 1, total)?.reshape(positions.shape())?) } else { None };
+        Ok([Some(columns(dy, patches, [total, c, n * c])?), Some(columns(dy, first, [total, 0, c])?), dpositions])
+    })
+}
+
+/// Columns `first .. first + width` of rows of `total`, in the shape of `like`.
+fn columns(x: &Tensor, like: &Tensor, [total, first, width]: [usize; 3]) -> Result<Tensor> {
+    let y = Buffer::like(like)?;
+    let to = y.address()?;
+    Ok(y.fill(x.dtype(), "columns", &[int(total)?, int(first)?, int(width)?, address(x)?, to])?.tensor())
 }
 
 /// Shapes have been checked.
@@ -82,14 +114,8 @@ pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     let to = y.address()?;
     let y = y.fill(a.dtype(), "concat", &[int(c_a)?, int(c_b)?, address(&a)?, address(&b)?, to])?;
     attach2("concat", y, [&a, &b], move |inputs, dy| {
-        let part = |like: &Tensor, first: usize, width: usize| {
-            let d = Buffer::like(like)?;
-            let to = d.address()?;
-            let args = [int(c_a + c_b)?, int(first)?, int(width)?, address(dy)?, to];
-            Ok::<_, candle_core::Error>(Some(d.fill(dy.dtype(), "columns", &args)?.tensor()))
-        };
         let [a, b] = &inputs.tensors;
-        Ok([part(a, 0, c_a)?, part(b, c_a, c_b)?])
+        Ok([Some(columns(dy, a, [c_a + c_b, 0, c_a])?), Some(columns(dy, b, [c_a + c_b, c_a, c_b])?)])
     })
 }
 

@@ -6,6 +6,7 @@ use candle_core::{Result, bail};
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::process::Command;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
 thread_local!(static STANDS_IN: Cell<bool> = const { Cell::new(false) });
@@ -13,6 +14,18 @@ thread_local!(static STANDS_IN: Cell<bool> = const { Cell::new(false) });
 /// Whether this thread's CPU tensors go through the operations for CUDA.
 pub fn stands_in() -> bool {
     STANDS_IN.get()
+}
+
+/// Launches so far: a test that means the device can see that it was one.
+pub fn launches() -> u64 {
+    LAUNCHES.load(Ordering::Relaxed)
+}
+
+static LAUNCHES: AtomicU64 = AtomicU64::new(0);
+
+/// From now on on this thread: for the threads of a pool inside [`standing_in`].
+pub fn stand_in_here() {
+    STANDS_IN.set(true);
 }
 
 /// Runs `f` with the emulator in place of a device, or says why it cannot.
@@ -42,6 +55,7 @@ pub fn launch(module: usize, kernel: &'static str, grid: Grid, args: &[Arg]) -> 
         Ok(library) => library,
         Err(reason) => bail!("{reason}"),
     };
+    LAUNCHES.fetch_add(1, Ordering::Relaxed);
     let name = CString::new(kernel).expect("names have no zeros");
     let (blocks, threads) = (grid.blocks.map(|n| n as u32), [grid.threads[0] as u32, grid.threads[1] as u32, 1]);
     let mut pointers: Vec<*mut c_void> = args

@@ -14,9 +14,11 @@
 mod attention;
 mod buffer;
 mod conv2d;
+mod diffusion;
 mod elementwise;
 mod group_norm;
 mod launch;
+mod layer_norm;
 mod linear;
 #[cfg(any(test, feature = "cuda"))]
 mod source;
@@ -41,19 +43,40 @@ mod tests;
 
 pub(super) use attention::attention;
 pub(super) use conv2d::{Sizes as ConvSizes, conv2d};
+pub use diffusion::{DeviceExamples, DeviceProcess, Drawn, Placed};
 pub use driver::{allow_tf32, open};
-pub(super) use elementwise::{add_channels, concat, dropout, silu, upsample2x};
+pub(super) use elementwise::{add_channels, concat, dropout, silu, tokens, upsample2x};
 pub(super) use group_norm::group_norm;
+pub(super) use layer_norm::layer_norm;
 pub(super) use linear::linear;
-pub use training::{DeviceWeights, Diffused, Update, diffuse, simple_slope};
+pub use training::{DeviceWeights, with_slope};
 
-use candle_core::Tensor;
+#[cfg(test)]
+pub(crate) use emulator::{launches, stand_aside, standing_in};
+
+use candle_core::{Device, Tensor};
 
 /// Whether these operations compute on `x`.
 pub(super) fn takes(x: &Tensor) -> bool {
+    is_device(x.device())
+}
+
+/// Whether these operations compute on `device`; in tests, the CPU may stand in for one.
+pub fn is_device(device: &Device) -> bool {
     #[cfg(test)]
     if emulator::stands_in() {
         return true;
     }
-    x.device().is_cuda()
+    device.is_cuda()
+}
+
+/// A pool of threads that compute where this one does: they differ in tests alone, where one may have the CPU stand in for a
+/// device.
+pub fn threads_like_this() -> rayon::ThreadPoolBuilder {
+    let builder = rayon::ThreadPoolBuilder::new();
+    #[cfg(test)]
+    if emulator::stands_in() {
+        return builder.start_handler(|_| emulator::stand_in_here());
+    }
+    builder
 }

@@ -8,6 +8,8 @@ pub(super) const TEXTS: &[&str] = &[
     include_str!("kernels/group_norm.cu"),
     include_str!("kernels/unfold.cu"),
     include_str!("kernels/random.cu"),
+    include_str!("kernels/diffusion.cu"),
+    include_str!("kernels/layer_norm.cu"),
     include_str!("kernels/training.cu"),
 ];
 

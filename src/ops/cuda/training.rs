@@ -1,72 +1,21 @@
-//! What a training step does on the device before and after the network: noise, the loss's slope, the update.
+//! What a training step does on the device after the network: the update.
 
-use super::buffer::{Buffer, address};
+use super::buffer::{Buffer, address, attach1};
 use super::launch::{Arg, BLOCK, Grid, int, launch};
-use crate::rng::Stream;
+use crate::optim::Constants;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
 
-/// Noised examples.
-pub struct Diffused {
-    pub noise: Tensor,
-    pub x_t: Tensor,
-}
-
-/// `x_t = a x_0 + b ε` for `x_0 [B, ..]` in f32: ε are the normals of samples `first ..` of `stream`, the same bits as the
-/// host's, and `pairs [B, 2]` holds a and b.
+/// A number whose gradient in `output` is `slope`: what a backward pass starts from where the slope is known.
 ///
 /// # Errors
-/// If shapes do not fit together, or the device fails.
-pub fn diffuse(x_0: &Tensor, pairs: &Tensor, stream: Stream, first: u32) -> Result<Diffused> {
-    let samples = x_0.dim(0)?;
-    if x_0.dtype() != DType::F32 || pairs.dtype() != DType::F32 || pairs.dims() != [samples, 2] {
-        bail!("diffuse: examples {:?} and pairs {:?} must be [B, ..] and [B, 2], in f32", x_0.dims(), pairs.dims())
+/// If the shapes differ, or the device fails.
+pub fn with_slope(output: &Tensor, slope: Tensor) -> Result<Tensor> {
+    if output.shape() != slope.shape() || output.dtype() != slope.dtype() {
+        bail!("the slope is {:?} in {:?} where the output is {:?} in {:?}", slope.dims(), slope.dtype(), output.dims(), output.dtype())
     }
-    let dims = x_0.elem_count() / samples;
-    let (noise, x_t) = (Buffer::like(x_0)?, Buffer::like(x_0)?);
-    int(4 * samples * dims.div_ceil(4))?;
-    let [k0, k1, step, tag] = stream.address().map(Arg::Word);
-    let args =
-        [int(samples)?, int(dims)?, k0, k1, step, tag, Arg::Word(first), address(pairs)?, address(x_0)?, noise.address()?, x_t.address()?];
-    launch(x_0.device(), DType::F32, "diffuse", Grid::elements(samples * dims.div_ceil(4)), &args)?;
-    Ok(Diffused { noise: noise.tensor(), x_t: x_t.tensor() })
-}
-
-/// `scale` times the gradient, in the output, of each sample's mean of (target − output)², in f32 from f64 arithmetic.
-/// The target is p ε + q x_0 with `parts [B, 2]` = (p, q) in f64.
-///
-/// # Errors
-/// If shapes do not fit together, or the device fails.
-pub fn simple_slope(output: &Tensor, noise: &Tensor, x_0: &Tensor, parts: &Tensor, scale: f64) -> Result<Tensor> {
-    let samples = output.dim(0)?;
-    let numbers = output.elem_count();
-    if [noise, x_0].iter().any(|t| t.elem_count() != numbers || t.dtype() != DType::F32)
-        || output.dtype() != DType::F32
-        || parts.dtype() != DType::F64
-        || parts.dims() != [samples, 2]
-    {
-        bail!("simple_slope: output {:?}, noise {:?} and examples {:?} must be alike, in f32", output.dims(), noise.dims(), x_0.dims())
-    }
-    let slope = Buffer::like(output)?;
-    let args =
-        [int(numbers / samples)?, Arg::Double(scale), address(parts)?, address(noise)?, address(x_0)?, address(output)?, slope.address()?];
-    Ok(slope.fill(DType::F32, "simple_slope", &args)?.tensor())
-}
-
-/// The constants of one update, as `optim` defines them.
-#[derive(Clone, Copy, Debug, PartialEq)]
-pub struct Update {
-    pub beta1: f32,
-    pub beta2: f32,
-    /// lr / (1 − β₁ᵗ).
-    pub rate: f32,
-    /// 1 / (1 − β₂ᵗ).
-    pub scale: f32,
-    pub epsilon: f32,
-    /// 1 − lr · weight_decay.
-    pub keep: f32,
-    pub ema: f32,
-    /// Largest norm of the gradient; 0 clips nothing.
-    pub grad_clip: f64,
+    // Its value is nobody's business.
+    let value = Buffer::new(output.device(), (), output.dtype())?;
+    attach1("with_slope", value, output, move |_, _| Ok([Some(slope.clone())]))
 }
 
 /// Weights, their average and the optimizer's moments, on the device between steps.
@@ -87,8 +36,8 @@ pub struct DeviceWeights {
     working_addresses: Tensor,
     /// What stands in for the gradient of a parameter that the loss does not depend on.
     zeros: Tensor,
-    /// The gradient's norm, and the factor that clips it.
-    result: Tensor,
+    /// The factor that clips the gradient, and whether a norm so far was not finite.
+    state: Tensor,
 }
 
 /// Numbers that a block updates; fixed, so that the norm's sums have one order.
@@ -130,7 +79,7 @@ impl DeviceWeights {
             blocks,
             working_addresses: addresses(working.iter(), device)?,
             zeros: Tensor::zeros(longest, dtype, device)?,
-            result: Tensor::zeros(2, DType::F64, device)?,
+            state: Tensor::zeros(2, DType::F64, device)?,
             working,
             device: device.clone(),
             dtype,
@@ -143,16 +92,19 @@ impl DeviceWeights {
         &self.working
     }
 
-    /// One update by the gradients of the parameters, and their global norm before clipping. Where that is not finite,
-    /// nothing changes. Waits for the device.
+    /// One update by the gradients of the parameters, whose global norm before clipping goes to `norm [1]` (f64). From the
+    /// first norm on that is not finite, nothing changes any more. Waits for nothing.
     ///
     /// # Errors
     /// If a gradient has another shape than its parameter, or the device fails.
-    pub fn update(&mut self, update: &Update, gradients: &[Option<Tensor>]) -> Result<f64> {
+    pub fn update(&mut self, constants: &Constants, grad_clip: f64, gradients: &[Option<Tensor>], norm: &Tensor) -> Result<()> {
+        if norm.dtype() != DType::F64 || norm.elem_count() != 1 {
+            bail!("a norm is one number in f64")
+        }
         if gradients.len() != self.working.len() {
             bail!("{} gradients for {} parameters", gradients.len(), self.working.len())
         }
-        // Held until the kernels that read them have run: the norm is waited for below.
+        // Memory that is given back is used again by what follows on the stream, never by what came before.
         let mut held = Vec::with_capacity(gradients.len());
         for (gradient, parameter) in gradients.iter().zip(&self.working) {
             held.push(match gradient {
@@ -165,18 +117,18 @@ impl DeviceWeights {
         }
         let table = addresses(held.iter(), &self.device)?;
         let squares = Buffer::new(&self.device, self.blocks, DType::F64)?;
-        let (chunks, table_at, result) = (address(&self.chunks)?, address(&table)?, address(&self.result)?);
+        let (chunks, table_at, state) = (address(&self.chunks)?, address(&table)?, address(&self.state)?);
         launch(&self.device, self.dtype, "gradient_squares", Grid::blocks(self.blocks), &[chunks, table_at, squares.address()?])?;
-        let args = [int(self.blocks)?, Arg::Double(update.grad_clip), squares.address()?, result];
+        let args = [int(self.blocks)?, Arg::Double(grad_clip), squares.address()?, address(norm)?, state];
         launch(&self.device, self.dtype, "gradient_norm", Grid::blocks(1), &args)?;
-        let constants = [update.beta1, update.beta2, update.rate, update.scale, update.epsilon, update.keep, update.ema].map(Arg::Single);
+        let c = constants;
+        let constants = [c.beta1, c.beta2, c.rate, c.scale, c.epsilon, c.keep, c.ema].map(Arg::Single);
         let buffers = [&self.raw, &self.ema, &self.first_moment, &self.second_moment];
-        let mut args = [&constants[..], &[result, chunks, table_at, address(&self.working_addresses)?]].concat();
+        let mut args = [&constants[..], &[state, chunks, table_at, address(&self.working_addresses)?]].concat();
         for buffer in buffers {
             args.push(address(buffer)?);
         }
-        launch(&self.device, self.dtype, "adamw", Grid::blocks(self.blocks), &args)?;
-        Ok(self.result.to_vec1::<f64>()?[0])
+        launch(&self.device, self.dtype, "adamw", Grid::blocks(self.blocks), &args)
     }
 
     /// Weights, average, first and second moments, copied to the host.

@@ -55,25 +55,6 @@ __device__ inline void box_muller(unsigned int radius_bits, unsigned int angle_b
     out[1] = sign * (swap ? cosine : sine);
 }
 
-// noise: the normals of samples first .. of a stream; x_t = a x_0 + b noise with a pair (a, b) for each sample.
-extern "C" __global__ void diffuse(
-    int samples, int dims, unsigned int k0, unsigned int k1, unsigned int step, unsigned int tag, unsigned int first,
-    const float* pairs, const float* x_0, float* noise, float* x_t) {
-    int blocks = (dims + 3) / 4, i = element();
-    if (i >= samples * blocks) return;
-    int sample = i / blocks, block = i % blocks;
-    Words words = philox((unsigned int)block, first + (unsigned int)sample, step, tag, k0, k1);
-    float drawn[4];
-    box_muller(words.w[0], words.w[1], drawn);
-    box_muller(words.w[2], words.w[3], drawn + 2);
-    float a = pairs[2 * sample], b = pairs[2 * sample + 1];
-    for (int j = 0; j < 4 && 4 * block + j < dims; j++) {
-        int place = sample * dims + 4 * block + j;
-        noise[place] = drawn[j];
-        x_t[place] = a * x_0[place] + b * drawn[j];
-    }
-}
-
 // Each sample of `dims` numbers loses those whose uniform number lies below p; the others are multiplied with `scale`.
 extern "C" __global__ void dropout(
     int samples, int dims, unsigned int k0, unsigned int k1, unsigned int step, unsigned int tag, unsigned int first,

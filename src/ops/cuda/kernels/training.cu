@@ -1,15 +1,4 @@
-// The step after the network: the loss's slope, the gradient's norm, the update.
-
-// scale · d/d(output) of the mean squared error of each sample of `dims` numbers, in f64 as on the host:
-// target = noise_part · noise + x_0_part · x_0, a pair of parts for each sample.
-extern "C" __global__ void simple_slope(
-    int n, int dims, double scale, const double* parts, const float* noise, const float* x_0, const float* output, float* slope) {
-    int i = element();
-    if (i >= n) return;
-    const double* part = parts + 2 * (i / dims);
-    double target = part[0] * (double)noise[i] + part[1] * (double)x_0[i];
-    slope[i] = (float)(scale / (double)dims * (2.0 * ((double)output[i] - target)));
-}
+// The step after the network: the gradient's norm, the update.
 
 // A parameter's chunk: whose it is, where it begins in the parameter, how long it is, where it lies in the flat buffers.
 struct Chunk { int parameter, first, length, place; };
@@ -30,28 +19,28 @@ extern "C" __global__ void gradient_squares(const Chunk* chunks, const unsigned 
     if (threadIdx.x == 0) squares[blockIdx.x] = sum;
 }
 
-// result: the norm, and the factor that clips it. One block.
-extern "C" __global__ void gradient_norm(int chunks, double largest, const double* squares, double* result) {
+// state: the factor that clips the gradient, and whether a norm so far was not finite. One block.
+extern "C" __global__ void gradient_norm(int chunks, double largest, const double* squares, double* norm_of_step, double* state) {
     __shared__ double shared[256];
     double sum = 0;
     for (int i = (int)threadIdx.x; i < chunks; i += (int)blockDim.x) sum += squares[i];
     sum = block_sum(sum, shared);
     if (threadIdx.x == 0) {
         double norm = sqrt(sum);
-        result[0] = norm;
-        result[1] = largest > 0.0 && norm > largest ? largest / norm : 1.0;
+        norm_of_step[0] = norm;
+        state[0] = largest > 0.0 && norm > largest ? largest / norm : 1.0;
+        if (!(norm - norm == 0.0)) state[1] = 1.0;
     }
 }
 
-// AdamW and the moving average, as `optim` does it; nothing where the norm is not finite. `working` are the addresses of
-// the weights that the network reads, in its own type. One block to a chunk.
+// AdamW and the moving average, as `optim` does it; nothing once a norm was not finite: the host hears of it later.
+// `working` are the addresses of the weights that the network reads, in its own type. One block to a chunk.
 extern "C" __global__ void adamw(
     float beta1, float beta2, float rate, float scale, float epsilon, float keep, float decay,
-    const double* norm_and_clip, const Chunk* chunks, const unsigned long long* gradients, const unsigned long long* working,
+    const double* state, const Chunk* chunks, const unsigned long long* gradients, const unsigned long long* working,
     float* raw, float* ema, float* first_moment, float* second_moment) {
-    double norm = norm_and_clip[0];
-    if (!(norm - norm == 0.0)) return;
-    float clip = (float)norm_and_clip[1];
+    if (state[1] != 0.0) return;
+    float clip = (float)state[0];
     Chunk chunk = chunks[blockIdx.x];
     const store* gradient = gradient_of(chunk, gradients);
     store* to = (store*)working[chunk.parameter] + chunk.first;
