@@ -158,6 +158,9 @@ fn check(args: &PosteriorArgs, trained: &Opened, draws: usize) -> Result<(), Cli
     }
 }
 
+/// What is said of the j-th value of an example.
+type Says<'a> = &'a dyn Fn(usize) -> f64;
+
 /// The errors of what was hidden, over examples: of one sample, of the mean of all, and of what one would say without the model.
 fn errors(trained: &Opened, seen: &Seen, denoised: bool) -> String {
     let (dims, train) = (trained.shape().dims(), &trained.run.dataset.train);
@@ -170,10 +173,9 @@ fn errors(trained: &Opened, seen: &Seen, denoised: bool) -> String {
     let places: Vec<usize> = (0..dims).filter(|j| seen.hidden[*j]).collect();
     let bits = trained.run.dataset.info.encoding == Encoding::Discrete { levels: 2 };
     // The squared difference, and whether the bit is another one.
-    let squared = |truth: &[f32], says: &dyn Fn(usize) -> f64| {
-        places.iter().map(|&j| (f64::from(truth[j]) - says(j)).powi(2)).sum::<f64>() / places.len() as f64
-    };
-    let flipped = |truth: &[f32], says: &dyn Fn(usize) -> f64| {
+    let squared =
+        |truth: &[f32], says: Says<'_>| places.iter().map(|&j| (f64::from(truth[j]) - says(j)).powi(2)).sum::<f64>() / places.len() as f64;
+    let flipped = |truth: &[f32], says: Says<'_>| {
         places.iter().filter(|&&j| (truth[j] > 0.0) != (says(j) > 0.0)).count() as f64 / places.len() as f64
     };
     let mut rows: Vec<(String, Moments, Moments)> = vec![
@@ -187,11 +189,11 @@ fn errors(trained: &Opened, seen: &Seen, denoised: bool) -> String {
     for (i, truth) in seen.truth.chunks_exact(dims).enumerate() {
         let samples = &seen.samples[i * seen.draws * dims..][..seen.draws * dims];
         let mean = |j: usize| samples.iter().skip(j).step_by(dims).map(|x| f64::from(*x)).sum::<f64>() / seen.draws as f64;
-        let over_draws = |error: &dyn Fn(&[f32], &dyn Fn(usize) -> f64) -> f64| {
+        let over_draws = |error: &dyn Fn(&[f32], Says<'_>) -> f64| {
             samples.chunks_exact(dims).map(|s| error(truth, &|j| s[j].into())).sum::<f64>() / seen.draws as f64
         };
         let observed = &seen.observed[i * dims..][..dims];
-        let sayings: [&dyn Fn(usize) -> f64; 3] = [&mean, &|j| mean_of_data[j], &|j| observed[j].into()];
+        let sayings: [Says<'_>; 3] = [&mean, &|j| mean_of_data[j], &|j| observed[j].into()];
         rows[0].1.push(over_draws(&squared));
         rows[0].2.push(over_draws(&flipped));
         for (row, says) in rows[1..].iter_mut().zip(sayings) {

@@ -278,10 +278,10 @@ fn bits_of_a_heartbeat_are_filled_in() {
     let condition = Condition { factor: Factor::Clamp { observed: &truth, hidden: &hidden }, draws: n, rounds: 1 };
     let x = walk(&steps, Sampler::Posterior(&condition)).draw(&oracle, n).unwrap().x;
     let shares: Vec<f64> = (0..5).map(|p| share(&x, p)).collect();
-    assert!(shares[0] == 0.0 && shares[1] == 0.0 && shares.iter().sum::<f64>() > 0.9, "{shares:?}");
+    assert!(shares[0] == 0.0 && shares[1] == 0.0 && shares.iter().sum::<f64>() > 0.5, "the others mix phases: {shares:?}");
     let all: f64 = shares.iter().sum();
     for share in &shares[2..] {
-        within(share / all, 1.0 / 3.0, (0.222 / n as f64).sqrt(), "a phase that is left");
+        within(share / all, 1.0 / 3.0, (0.222 / (all * n as f64)).sqrt(), "a phase that is left");
     }
 
     // Bits seen through noise: the posterior of a lone bit is c d / (c d + (1 − c)(1 − d)).
