@@ -1,7 +1,8 @@
 //! Whole bounds of the Binomial process, by enumeration of every path, and the heartbeat, whose entropy is known.
 
 use super::binomial_tests::{row, spec};
-use super::bound::{self, BoundOptions, TimestepPlan};
+use super::bound::{self, BoundOptions};
+use super::timestep_plan::TimestepPlan;
 use super::*;
 use crate::data::{self, Shape};
 use crate::rng::{Purpose, stream};
@@ -292,8 +293,8 @@ fn an_evaluation_with_the_exact_denoiser_finds_the_floor_and_its_samples_are_hea
     let count = 400;
     let examples: Vec<f32> = (0..count).flat_map(|i| signs(&heartbeats()[i % PERIOD].1)).collect();
     let stop = AtomicBool::new(false);
-    let plan = TimestepPlan::all(100);
-    let options = BoundOptions { timesteps: &plan, draws: 1, stop: &stop, progress: &mut |_, _| {} };
+    let plan = TimestepPlan::all(100, 1);
+    let options = BoundOptions { timesteps: &plan, floor: None, stop: &stop, progress: &mut |_, _| {}, each: &mut |_, _| {} };
     let estimate = bound::evaluate(&d, &oracle, &examples, options).unwrap();
     let (bits, error) = (20.0 * estimate.bits_per_dim(), 20.0 * estimate.standard_error());
     let floor = heartbeat_floor(&inner);

@@ -1,8 +1,9 @@
 //! Weights, λ, learned variances and the end without signal: closed forms of the training losses.
 
-use super::bound::{BoundOptions, TimestepPlan, evaluate};
+use super::bound::{BoundOptions, evaluate};
 use super::oracle::{Component, MixtureOracle};
 use super::sampling::ancestral;
+use super::timestep_plan::TimestepPlan;
 use super::*;
 use crate::data::{Encoding, Shape};
 use crate::named::NamedEnum;

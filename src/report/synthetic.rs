@@ -109,6 +109,9 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
         kl: terms[2..].iter().sum::<f64>() * factor,
         eps_mse: (1..=T).map(|t| mse(schedule, loss, seed, t, step)).sum::<f64>() / f64::from(T),
         n_nonfinite: 0,
+        timestep_se: None,
+        floor: None,
+        samples: None,
         by_example: if split == Split::Test { by_example(schedule, loss, seed, terms.iter().sum()) } else { Vec::new() },
     };
     for step in (500..=STEPS).step_by(500) {
