@@ -191,9 +191,9 @@ fn the_mean_of_the_rescaled_bound_over_t_is_the_bound() {
     let diffusion = process.gaussian().unwrap();
     let oracle = MixtureOracle::new(diffusion, vec![Component { weight: 1.0, mean: vec![0.1; DIMS], variance: 0.2 }]);
     let (x_0, ..) = situation(diffusion, Timestep::FIRST);
-    let plan = TimestepPlan::all(40);
+    let plan = TimestepPlan::all(40, 1);
     let stop = AtomicBool::new(false);
-    let options = BoundOptions { timesteps: &plan, draws: 1, stop: &stop, progress: &mut |_, _| {} };
+    let options = BoundOptions { timesteps: &plan, floor: None, stop: &stop, progress: &mut |_, _| {}, each: &mut |_, _| {} };
     let estimate = evaluate(&process, &oracle, &x_0, options).unwrap();
     let mut sum = 0.0;
     for i in 0..40 {

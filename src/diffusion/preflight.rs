@@ -62,6 +62,11 @@ impl Preflight {
                 Prediction::Epsilon => (1.0 - ab) / ab,
                 Prediction::X0 => mean_square,
                 Prediction::V => (1.0 - ab).powi(2) * mean_square + ab * (1.0 - ab),
+                // A posterior mean of 0 stands for x̂_0 = −r x_t.
+                Prediction::Mean => {
+                    let r = schedule.posterior_xt_coefs[i] / schedule.posterior_x0_coefs[i];
+                    (1.0 + r * ab.sqrt()).powi(2) * mean_square + r * r * (1.0 - ab)
+                }
             };
             // A variance channel at 0 is in the middle of its range.
             let log_variance = 0.5 * (low[i] + high[i]);
@@ -144,6 +149,10 @@ mod tests {
             binomial_pi: 0.5,
             schedule,
             timesteps,
+            gamma_min: -13.3,
+            gamma_max: 5.0,
+            betas: Vec::new(),
+            zero_terminal_snr: false,
             prediction: Prediction::Epsilon,
             variance,
             first_log_variance: FirstLogVariance::Copy,

@@ -59,7 +59,7 @@ impl Trained {
                 .map_err(|e| e.to_string())
                 .and_then(|bytes| checkpoint::decode(model.layout(), dir.id(), diffusion.timesteps(), &bytes));
             match decoded {
-                Ok((weights, _)) => return Ok(Self { step: at, config, dataset, diffusion, model, weights }),
+                Ok((weights, ..)) => return Ok(Self { step: at, config, dataset, diffusion, model, weights }),
                 Err(reason) => {
                     damaged.get_or_insert(TrainError::Checkpoint { path, reason });
                 }
