@@ -214,6 +214,26 @@ pub struct Axis {
     pub values: Vec<String>,
 }
 
+/// The axis that the cases of an experiment are.
+pub const CASE: &str = "case";
+
+/// What a reference may give.
+pub const METRICS: [&str; 3] = ["bits_per_dim", "fid", "inception_score"];
+
+/// A published value, with where it is printed.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Reference {
+    pub name: String,
+    /// The names of the cells it stands for; none: the whole sweep.
+    #[serde(default)]
+    pub cells: Vec<String>,
+    /// By metric.
+    pub values: std::collections::BTreeMap<String, f64>,
+    pub source: String,
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub note: String,
+}
+
 /// JSON has no NaN: a value that could not be computed is written as null and read back as NaN.
 mod nan_as_null {
     use serde::{Deserialize, Deserializer, Serializer};

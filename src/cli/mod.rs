@@ -3,6 +3,7 @@
 //! Start at [`main`]: parse, dispatch, report.
 
 mod bench;
+mod cells;
 mod data;
 mod error;
 mod evaluate;
@@ -97,9 +98,33 @@ impl From<StoreError> for CliError {
     }
 }
 
+/// Which part of a grid is meant.
+#[derive(clap::Args)]
+struct PickArgs {
+    /// Only runs with these values: `schedule=cosine`, `case=a,b`. Given several times, all must hold.
+    #[arg(long, value_name = "AXIS=VALUE")]
+    only: Vec<String>,
+    /// In place of the file's: `0,1,2`, or `0..5` for 0 to 4.
+    #[arg(long, value_name = "SEEDS")]
+    seeds: Option<String>,
+}
+
 /// Reads and checks an experiment file against the data it names.
 fn load_grid(file: &Path, overrides: &[String]) -> Result<crate::config::Grid, CliError> {
-    Ok(crate::config::load(file, overrides, &|spec| crate::data::inspect(spec).map_err(|e| e.to_string()))?)
+    Ok(crate::config::load(file, overrides, &inspect_data)?)
+}
+
+/// [`load_grid`] with a part of the runs picked.
+fn load_picked(file: &Path, overrides: &[String], pick: &PickArgs) -> Result<crate::config::Grid, CliError> {
+    let seeds = pick.seeds.iter().map(|seeds| format!("seeds={seeds}"));
+    let overrides: Vec<String> = overrides.iter().cloned().chain(seeds).collect();
+    let mut grid = load_grid(file, &overrides)?;
+    grid.pick(&pick.only)?;
+    Ok(grid)
+}
+
+fn inspect_data(spec: &crate::data::DataSpec) -> Result<crate::data::DataInfo, String> {
+    crate::data::inspect(spec).map_err(|e| e.to_string())
 }
 
 /// Runs the program and returns its exit code.

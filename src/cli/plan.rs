@@ -1,7 +1,7 @@
 //! `plan`: what an experiment file expands to, what is done, what the rest costs, and what to know before it runs.
 
 use super::output::{Table, duration, print, short};
-use super::{CliError, StoreArgs, exit, load_grid, sweep};
+use super::{CliError, PickArgs, StoreArgs, cells, exit, load_picked, sweep};
 use crate::config::{EvalTimesteps, Grid, GridRun};
 use crate::diffusion::preflight::Preflight;
 use crate::diffusion::{Diffusion, Kernel};
@@ -19,6 +19,8 @@ pub struct PlanArgs {
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
     #[command(flatten)]
+    pick: PickArgs,
+    #[command(flatten)]
     store: StoreArgs,
     /// For machines: one JSON object.
     #[arg(long)]
@@ -29,20 +31,23 @@ pub struct PlanArgs {
 const ASSUMED_FLOPS: f64 = 40e9;
 
 pub fn plan(args: &PlanArgs) -> Result<i32, CliError> {
-    let grid = load_grid(&args.file, &args.overrides)?;
+    let grid = load_picked(&args.file, &args.overrides, &args.pick)?;
+    let runs: Vec<&GridRun> = grid.runs.iter().filter(|run| run.picked).collect();
     let states = states(&grid, if args.store.results.is_dir() { Some(ResultsStore::open(&args.store.results)?) } else { None })?;
-    let costs: Vec<f64> = grid.runs.iter().map(flops).collect::<Result<_, _>>()?;
+    let costs: Vec<Cost> = runs.iter().map(|run| Cost::of(run, &grid)).collect::<Result<_, _>>()?;
     if args.json {
-        let runs: Vec<serde_json::Value> = grid
-            .runs
+        let runs: Vec<serde_json::Value> = runs
             .iter()
             .zip(&states)
             .zip(&costs)
-            .map(|((run, standing), flops)| {
-                serde_json::json!({"run_id": run.id, "slug": run.slug, "cell": run.cell, "axes": run.axes, "seed": run.seed, "state": standing.state, "flops": flops})
+            .map(|((run, standing), cost)| {
+                serde_json::json!({
+                    "run_id": run.id, "slug": run.slug, "cell": run.cell, "axes": run.axes, "seed": run.seed, "state": standing.state,
+                    "flops": cost.flops, "bytes": cost.bytes,
+                })
             })
             .collect();
-        let plan = serde_json::json!({"name": grid.name, "arithmetic": grid.arithmetic, "runs": runs, "warnings": warnings(&grid)?});
+        let plan = serde_json::json!({"name": grid.name, "arithmetic": grid.arithmetic, "runs": runs, "references": grid.references, "warnings": warnings(&grid)?});
         print(&format!("{plan}\n"));
         return Ok(exit::DONE);
     }
@@ -50,9 +55,10 @@ pub fn plan(args: &PlanArgs) -> Result<i32, CliError> {
     if !grid.description.is_empty() {
         text += &format!("{}\n", grid.description.trim());
     }
-    text += &format!("\n{}: {}\n\n", grid.arithmetic, counts(states.iter().map(|s| s.state)));
-    text += &runs_table(&grid, &states);
-    text += &cost(&grid, &states, &costs);
+    let part = if runs.len() < grid.runs.len() { format!("; picked {}", runs.len()) } else { String::new() };
+    text += &format!("\n{}{part}: {}\n\n", grid.arithmetic, counts(states.iter().map(|s| s.state)));
+    text += &cells::table(&runs, &states.iter().map(|s| s.state).collect::<Vec<_>>());
+    text += &left(&runs, &states, &costs);
     text += &preflight(&grid)?;
     print(&text);
     Ok(exit::DONE)
@@ -70,7 +76,9 @@ struct Standing {
 
 /// The standing of each run.
 fn states(grid: &Grid, store: Option<ResultsStore>) -> Result<Vec<Standing>, CliError> {
-    let Some(store) = store else { return Ok(vec![Standing { state: RunState::Pending, left: 1.0, core_seconds: None }; grid.runs.len()]) };
+    let Some(store) = store else {
+        return Ok(vec![Standing { state: RunState::Pending, left: 1.0, core_seconds: None }; sweep::planned(grid).len()]);
+    };
     Plan::new(&store, sweep::planned(grid))?
         .entries
         .iter()
@@ -88,7 +96,7 @@ fn states(grid: &Grid, store: Option<ResultsStore>) -> Result<Vec<Standing>, Cli
 }
 
 /// `12 done, 2 resumable, 2 new`.
-fn counts(states: impl Iterator<Item = RunState>) -> String {
+pub fn counts(states: impl Iterator<Item = RunState>) -> String {
     let mut counts: BTreeMap<RunState, usize> = BTreeMap::new();
     states.for_each(|s| *counts.entry(s).or_default() += 1);
     let word = |state| match state {
@@ -100,22 +108,24 @@ fn counts(states: impl Iterator<Item = RunState>) -> String {
     parts.join(", ")
 }
 
-fn runs_table(grid: &Grid, states: &[Standing]) -> String {
-    let keys: Vec<&str> = grid.axes.iter().map(|a| a.key.as_str()).collect();
-    let head: Vec<&str> = keys.iter().copied().chain([">seed", "state", "run"]).collect();
-    let mut table = Table::new(&head);
-    for (run, standing) in grid.runs.iter().zip(states) {
-        let values = run.axes.iter().map(|(_, value)| value.clone());
-        table.row(values.chain([run.seed.to_string(), standing.state.to_string(), run.id.to_string()]).collect());
+/// What a run takes.
+struct Cost {
+    flops: f64,
+    bytes: f64,
+}
+
+impl Cost {
+    fn of(run: &GridRun, grid: &Grid) -> Result<Self, CliError> {
+        let config = &run.config;
+        let channels = Diffusion::new(&config.diffusion, run.info.shape, run.info.encoding)?.output_channels();
+        let model = Model::new(&config.model, run.info.shape, channels)?;
+        Ok(Self { flops: flops(run, model.forward_flops() as f64), bytes: cells::bytes(run, model.layout(), &grid.run) })
     }
-    table.render("  ")
 }
 
 /// Floating-point operations of a run: training, the evaluations on val, the final one on test, the samples.
-fn flops(run: &GridRun) -> Result<f64, CliError> {
+fn flops(run: &GridRun, forward: f64) -> f64 {
     let config = &run.config;
-    let channels = Diffusion::new(&config.diffusion, run.info.shape, run.info.encoding)?.output_channels();
-    let forward = Model::new(&config.model, run.info.shape, channels)?.forward_flops() as f64;
     let t = f64::from(config.diffusion.timesteps);
     let evaluations = 1.0 + f64::from(config.train.steps.checked_div(config.eval.every).unwrap_or(0));
     let visited = match config.eval.timesteps {
@@ -125,14 +135,15 @@ fn flops(run: &GridRun) -> Result<f64, CliError> {
     let val = f64::from(config.eval.images.min(run.info.val as u32)) * visited * f64::from(config.eval.draws) * evaluations;
     let test = f64::from(config.eval.test_images.min(run.info.test as u32)) * t * f64::from(config.eval.draws);
     let training = 3.0 * f64::from(config.train.batch_size) * f64::from(config.train.steps);
-    Ok(forward * (training + val + test + f64::from(config.sample.count) * t))
+    forward * (training + val + test + f64::from(config.sample.count) * t)
 }
 
-/// How much is left, in operations and, by what finished runs took or by assumption, in time.
-fn cost(grid: &Grid, states: &[Standing], costs: &[f64]) -> String {
+/// How much is left, in operations and, by what finished runs took or by assumption, in time; and the room it takes.
+fn left(runs: &[&GridRun], states: &[Standing], costs: &[Cost]) -> String {
     let each = || states.iter().zip(costs);
-    let finished = each().filter_map(|(s, f)| s.core_seconds.map(|seconds| (seconds, *f))).fold((0.0, 0.0), |a, (s, f)| (a.0 + s, a.1 + f));
-    let left: f64 = each().map(|(s, f)| s.left * f).sum();
+    let finished =
+        each().filter_map(|(s, c)| s.core_seconds.map(|seconds| (seconds, c.flops))).fold((0.0, 0.0), |a, (s, f)| (a.0 + s, a.1 + f));
+    let left: f64 = each().map(|(s, c)| s.left * c.flops).sum();
     if left == 0.0 {
         return "\nNothing is left to run.\n".to_owned();
     }
@@ -141,15 +152,26 @@ fn cost(grid: &Grid, states: &[Standing], costs: &[f64]) -> String {
     } else {
         (ASSUMED_FLOPS, "at 40 GFLOP/s a core, a guess until a run has finished")
     };
-    let total: f64 = costs.iter().sum();
+    let total: f64 = costs.iter().map(|c| c.flops).sum();
+    let bytes: f64 = each().map(|(s, c)| s.left * c.bytes).sum();
     format!(
-        "\nLeft: {} of {} TFLOP, about {} of one core {basis}; {} steps of batch {} in the first run.\n",
+        "\nLeft: {} of {} TFLOP, about {} of one core {basis}; about {} on disk; {} steps of batch {} in the first run.\n",
         short(left / 1e12),
         short(total / 1e12),
         duration(left / rate),
-        grid.runs[0].config.train.steps,
-        grid.runs[0].config.train.batch_size,
+        size(bytes),
+        runs[0].config.train.steps,
+        runs[0].config.train.batch_size,
     )
+}
+
+/// `12 MB`.
+fn size(bytes: f64) -> String {
+    match bytes {
+        b if b < 999.5e6 => format!("{:.0} MB", (b / 1e6).max(1.0)),
+        b if b < 999.5e9 => format!("{:.1} GB", b / 1e9),
+        b => format!("{:.1} TB", b / 1e12),
+    }
 }
 
 /// One line per distinct process of the grid, and warnings in words.

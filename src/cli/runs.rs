@@ -4,7 +4,8 @@ use super::output::{Table, duration, print};
 use super::{CliError, StoreArgs, exit};
 use crate::named::NamedEnum;
 use crate::record::{Evaluation, Split};
-use crate::store::{Manifest, RunDir, RunState};
+use crate::store::{Manifest, ResultsStore, RunDir, RunState};
+use std::collections::HashMap;
 
 #[derive(clap::Args)]
 pub struct LsArgs {
@@ -52,7 +53,12 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
             store.read_sweep(name)?.runs.iter().filter_map(|r| by_id.get(&r.run_id).cloned()).collect()
         }
     };
-    let mut table = Table::new(&["run", "state", ">step", ">bits/dim ± s.e.", "on", ">SWD", ">time", "configuration"]);
+    let cells = cells(&store, args.sweep.as_deref())?;
+    let named = runs.iter().any(|run| cells.contains_key(run.id()));
+    let mut head = vec!["run", "state", ">step", ">bits/dim ± s.e.", "on", ">SWD", ">time"];
+    head.extend(named.then_some("cell"));
+    head.push("configuration");
+    let mut table = Table::new(&head);
     let (mut count, mut text) = (0, String::new());
     for run in &runs {
         // A damaged run is listed as such, so that one torn file does not hide the others.
@@ -67,7 +73,7 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
         let result = manifest.as_ref().and_then(final_evaluation);
         if args.json {
             let line = serde_json::json!({
-                "run_id": run.id(), "slug": run.slug(), "state": state, "note": note,
+                "run_id": run.id(), "slug": run.slug(), "cell": cells.get(run.id()), "state": state, "note": note,
                 "step": manifest.as_ref().map(|m| m.step), "steps": manifest.as_ref().map(|m| m.steps),
                 "reason": manifest.as_ref().and_then(|m| m.reason.clone()),
                 "evaluation": result, "seconds": manifest.as_ref().map(|m| m.volatile.seconds),
@@ -76,7 +82,7 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
             continue;
         }
         let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "–".to_owned());
-        table.row(vec![
+        let mut row = vec![
             run.id().to_owned(),
             state,
             or_dash(manifest.as_ref().map(|m| format!("{}/{}", m.step, m.steps))),
@@ -84,8 +90,12 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
             or_dash(result.map(|e| e.split.to_string())),
             or_dash(result.and_then(|e| Some(format!("{:.4}", e.samples.as_ref()?.sliced_wasserstein)))),
             or_dash(manifest.as_ref().map(|m| duration(m.volatile.seconds))),
-            run.slug().to_owned(),
-        ]);
+        ];
+        if named {
+            row.push(or_dash(cells.get(run.id()).cloned()));
+        }
+        row.push(run.slug().to_owned());
+        table.row(row);
     }
     if count == 0 {
         return Err(CliError::NothingMatched {
@@ -98,6 +108,28 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
     }
     print(&text);
     Ok(exit::DONE)
+}
+
+/// What the cells of runs are called, by the runs' ids: in one sweep, or in the first that contains them. A run that only a
+/// sweep without axes contains has no name.
+fn cells(store: &ResultsStore, sweep: Option<&str>) -> Result<HashMap<String, String>, CliError> {
+    let names = match sweep {
+        Some(name) => vec![name.to_owned()],
+        None => store.sweeps()?,
+    };
+    let mut cells = HashMap::new();
+    for name in names {
+        // One damaged record hides no other; its own sweep's report says what is wrong with it.
+        let record = match store.read_sweep(&name) {
+            Ok(record) => record,
+            Err(error) if sweep.is_none() && error.is_corrupt() => continue,
+            Err(error) => return Err(error.into()),
+        };
+        for run in record.runs.into_iter().filter(|run| !run.cell.is_empty()) {
+            cells.entry(run.run_id).or_insert(run.cell);
+        }
+    }
+    Ok(cells)
 }
 
 pub fn show(args: &ShowArgs) -> Result<i32, CliError> {

@@ -1,7 +1,7 @@
 //! `sweep`: run what an experiment file asks for and the store does not have.
 
 use super::output::{complain, print};
-use super::{CliError, StoreArgs, exit, load_grid, plan};
+use super::{CliError, PickArgs, StoreArgs, exit, load_picked, plan};
 use crate::config::Grid;
 use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun};
 use crate::sweep::{Options, Plan, PlannedRun, Progress, ProgressMode, StopRequest, WorkerCommand, execute, parse_duration};
@@ -17,6 +17,8 @@ pub struct SweepArgs {
     /// Settings that replace the file's: `train.steps=500`; several values make an axis: `train.lr=1e-3,1e-4`.
     #[arg(value_name = "KEY=VALUE")]
     overrides: Vec<String>,
+    #[command(flatten)]
+    pick: PickArgs,
     #[command(flatten)]
     store: StoreArgs,
     /// Runs at a time. Default: one per core while there are enough runs; fewer runs get several threads each.
@@ -47,7 +49,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     let started = Instant::now();
-    let grid = load_grid(&args.file, &args.overrides)?;
+    let grid = load_picked(&args.file, &args.overrides, &args.pick)?;
     if matches!(args.device, DeviceChoice::Cuda(_)) {
         // Before anything is started; whether the device answers, each worker finds out.
         if !cfg!(feature = "cuda") {
@@ -130,10 +132,11 @@ fn write_index(store: &ResultsStore) {
     }
 }
 
-/// The runs of a grid, as the store and the workers need them.
+/// The picked runs of a grid, as the store and the workers need them.
 pub fn planned(grid: &Grid) -> Vec<PlannedRun> {
     grid.runs
         .iter()
+        .filter(|run| run.picked)
         .map(|run| PlannedRun {
             id: run.id.0.clone(),
             slug: run.slug.clone(),
@@ -146,14 +149,18 @@ pub fn planned(grid: &Grid) -> Vec<PlannedRun> {
         .collect()
 }
 
+/// The whole grid, whatever part of it is picked: a sweep is what its file says.
 fn record(grid: &Grid) -> SweepRecord {
     SweepRecord {
         schema: SCHEMA,
         name: grid.name.clone(),
+        title: grid.report.title.clone(),
         description: grid.description.clone(),
         experiment: grid.text.clone(),
         source: grid.source.display().to_string(),
         overrides: grid.overrides.clone(),
+        extended: grid.extended.iter().map(|e| (e.path.display().to_string(), e.text.clone())).collect(),
+        references: grid.references.clone(),
         axes: grid.axes.clone(),
         runs: grid
             .runs

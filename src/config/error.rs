@@ -13,6 +13,8 @@ use std::sync::Arc;
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Origin {
     File,
+    /// A file that it extends, the nearest first.
+    Extended(usize),
     /// The overrides, one a line.
     CommandLine,
 }
@@ -24,10 +26,11 @@ pub struct Place {
     pub span: Range<usize>,
 }
 
-/// The two texts a configuration is made of.
+/// The texts a configuration is made of.
 #[derive(Clone, Debug)]
 pub struct Sources {
     file: NamedSource<Arc<str>>,
+    extended: Vec<NamedSource<Arc<str>>>,
     command_line: NamedSource<Arc<str>>,
     name: String,
 }
@@ -38,9 +41,15 @@ impl Sources {
         let name = path.display().to_string();
         Self {
             file: NamedSource::new(&name, Arc::from(text)),
+            extended: Vec::new(),
             command_line: NamedSource::new("command line", Arc::from(overrides.join("\n"))),
             name,
         }
+    }
+
+    /// One more file that the others extend.
+    pub fn add(&mut self, path: &Path, text: &str) {
+        self.extended.push(NamedSource::new(path.display().to_string(), Arc::from(text)));
     }
 
     /// A fault with its labels, the first one the most telling. Without any, the message names the file.
@@ -54,17 +63,11 @@ impl Sources {
         let mut help = help;
         for (place, text) in there {
             let written = &self.text(place.origin)[place.span.clone()];
-            let other = match place.origin {
-                Origin::File => self.name.as_str(),
-                Origin::CommandLine => "command line",
-            };
+            let other = self.source(place.origin).name();
             let text = if text.is_empty() { String::new() } else { format!("{text}: ") };
             help = Some(format!("{}{text}{written} ({other})", help.map(|h| h + "\n").unwrap_or_default()));
         }
-        let shown = match first.origin {
-            Origin::File => self.file.clone(),
-            Origin::CommandLine => self.command_line.clone(),
-        };
+        let shown = self.source(first.origin).clone();
         let labels = here.into_iter().enumerate().map(|(i, (place, text))| {
             let text = (!text.is_empty()).then_some(text);
             if i == 0 { LabeledSpan::new_primary_with_span(text, place.span) } else { LabeledSpan::new_with_span(text, place.span) }
@@ -73,9 +76,14 @@ impl Sources {
     }
 
     fn text(&self, origin: Origin) -> &str {
+        self.source(origin).inner()
+    }
+
+    fn source(&self, origin: Origin) -> &NamedSource<Arc<str>> {
         match origin {
-            Origin::File => self.file.inner(),
-            Origin::CommandLine => self.command_line.inner(),
+            Origin::File => &self.file,
+            Origin::Extended(i) => self.extended.get(i).unwrap_or(&self.file),
+            Origin::CommandLine => &self.command_line,
         }
     }
 }

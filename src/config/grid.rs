@@ -4,21 +4,19 @@
 
 use super::check::{Problem, problems};
 use super::error::{ConfigErrors, Fault, Place, Sources};
-use super::expand::{self, Cell};
+use super::expand::{self, Arithmetic, Cell};
+use super::extends::{self, Extended, Unreadable};
 use super::keys::{KEYS, KeyDefault};
 use super::overrides;
+use super::reference;
 use super::run::{RunConfig, RunId};
-use super::suggest;
-use super::sweep_file::{Assignment, SweepFile, is_file_name};
+use super::sweep_file::{Assignment, Exclude, SweepFile, is_file_name};
 use super::value::plain;
 use crate::data::{self, DataInfo, DataSpec};
-use crate::record::Axis;
+use crate::record::{Axis, Reference};
 use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-
-/// More runs than this are a mistake in the file, not a plan.
-const MOST_RUNS: usize = 100_000;
 
 /// Finds out what a configuration needs to know of a data set; the message of a failure is shown to the user.
 pub type Inspect<'a> = dyn Fn(&DataSpec) -> Result<DataInfo, String> + 'a;
@@ -33,10 +31,14 @@ pub struct Grid {
     /// The experiment file itself.
     pub text: String,
     pub overrides: Vec<String>,
+    /// The files whose `[base]` it takes over, the nearest first.
+    pub extended: Vec<Extended>,
     /// In the order of the file; values in their normal form.
     pub axes: Vec<Axis>,
     /// In the order of the file, later axes faster, seeds fastest; no two of one identity.
     pub runs: Vec<GridRun>,
+    /// Published values.
+    pub references: Vec<Reference>,
     pub run: RunSettings,
     pub report: ReportSettings,
     /// `4 × 2 = 8 cells × 2 seeds = 16 runs`.
@@ -52,9 +54,14 @@ pub struct GridRun {
     pub info: Arc<DataInfo>,
     /// Axis key and value, in the order of the axes; the seed is not among them.
     pub axes: Vec<(String, String)>,
-    /// What tells this cell from the others: `schedule = cosine, loss = vlb`. Empty where there are no axes.
+    /// What tells this cell from the others: `schedule = cosine, loss = vlb`, or the name of a case. Empty where there are
+    /// no axes.
     pub cell: String,
     pub seed: i64,
+    /// The keys that something else than a constant of the file sets.
+    pub own: Vec<&'static str>,
+    /// Whether `--only` wants it.
+    pub picked: bool,
 }
 
 /// `[run]` and `[report]`: never part of a run's identity.
@@ -73,6 +80,8 @@ pub struct RunSettings {
     pub checkpoint_every: u32,
     /// Keep every checkpoint, not only the newest.
     pub keep: bool,
+    /// More runs than this are taken for a mistake in the file.
+    pub max_runs: u32,
 }
 
 /// The `[report]` section.
@@ -84,7 +93,7 @@ pub struct ReportSettings {
 
 impl Default for FileSettings {
     fn default() -> Self {
-        Self { run: RunSettings { jobs: None, checkpoint_every: 500, keep: false }, report: ReportSettings::default() }
+        Self { run: RunSettings { jobs: None, checkpoint_every: 500, keep: false, max_runs: 10_000 }, report: ReportSettings::default() }
     }
 }
 
@@ -93,94 +102,189 @@ impl Default for FileSettings {
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn load(path: &Path, overrides: &[String], inspect: &Inspect<'_>) -> Result<Grid, ConfigErrors> {
-    let refuse = |message: String, help: Option<String>| {
+    let text = extends::read_text(path).map_err(|Unreadable { message, help }| {
         let sources = Sources::new(path, "", &[]);
         ConfigErrors::new(path, vec![sources.fault(message, Vec::new(), help)])
-    };
-    let bytes = std::fs::read(path).map_err(|error| refuse(format!("the experiment file cannot be read: {error}"), neighbours(path)))?;
-    let text = String::from_utf8(bytes).map_err(|error| {
-        let at = error.utf8_error().valid_up_to();
-        let line = error.as_bytes()[..at].iter().filter(|b| **b == b'\n').count() + 1;
-        refuse(format!("not UTF-8 text: line {line} has a byte that no character begins with"), Some("save the file as UTF-8".to_owned()))
     })?;
     from_text(path, &text, overrides, inspect)
 }
 
-/// [`load`] for a text that is already in memory; `path` names it in messages and gives the default name.
+/// [`load`] for a text that is already in memory; `path` names it in messages, gives the default name, and is where
+/// `extends` starts from.
 ///
 /// # Errors
 /// Everything that is wrong with it, at once.
 pub fn from_text(path: &Path, text: &str, overrides: &[String], inspect: &Inspect<'_>) -> Result<Grid, ConfigErrors> {
-    let sources = Sources::new(path, text, overrides);
-    let (mut file, mut faults) = SweepFile::parse(text, &sources);
+    expanded(path, text, &extends::read_text, overrides, inspect)
+}
+
+/// [`from_text`] for an experiment that was recorded with the files it extends: none is read.
+///
+/// # Errors
+/// Everything that is wrong with it, at once.
+pub fn from_record(
+    path: &Path,
+    text: &str,
+    extended: &[Extended],
+    overrides: &[String],
+    inspect: &Inspect<'_>,
+) -> Result<Grid, ConfigErrors> {
+    let read = |path: &Path| match extended.iter().find(|known| known.path == path) {
+        Some(known) => Ok(known.text.clone()),
+        None => Err(Unreadable { message: "this file was not recorded".to_owned(), help: None }),
+    };
+    expanded(path, text, &read, overrides, inspect)
+}
+
+fn expanded(
+    path: &Path,
+    text: &str,
+    read: &dyn Fn(&Path) -> Result<String, Unreadable>,
+    overrides: &[String],
+    inspect: &Inspect<'_>,
+) -> Result<Grid, ConfigErrors> {
+    let mut sources = Sources::new(path, text, overrides);
+    let (extended, mut faults) = extends::chain(path, text, read, &mut sources);
+    let (mut file, mut more) = SweepFile::parse(text, &extended, &sources);
+    file.lost.some |= !faults.is_empty();
+    faults.append(&mut more);
     faults.extend(overrides::apply(&mut file, overrides, &sources));
     if faults.is_empty() && !file.asks {
         let help = "name at least one axis, for example:\n[grid]\ndiffusion.schedule = [\"linear\", \"cosine\"]".to_owned();
-        faults.push(sources.fault("the file asks for no run: it has neither [grid] nor [base] nor seeds", Vec::new(), Some(help)));
+        let message = if text.trim().is_empty() {
+            "the experiment file is empty"
+        } else {
+            "the file asks for no run: it has neither [grid] nor [[zip]], [[case]], [[block]], [base] or seeds"
+        };
+        faults.push(sources.fault(message, Vec::new(), Some(help)));
     }
-    let runs = expand::count(&file.axes).and_then(|n| n.checked_mul(file.seeds.len())).unwrap_or(usize::MAX);
-    if faults.is_empty() && runs > MOST_RUNS {
-        let places = file.axes.iter().map(|axis| (axis.points[0].written.place.clone(), format!("{} values", axis.points.len())));
-        faults.push(sources.fault(
-            format!("the grid has more than {MOST_RUNS} runs"),
-            places.collect(),
-            Some("split the question".to_owned()),
-        ));
+    let arithmetic = Arithmetic::of(&file);
+    let most = file.settings.run.max_runs as usize;
+    if arithmetic.cells.saturating_mul(file.seeds.len()) > most {
+        faults.push(too_many(&file, &arithmetic, &sources));
+        return Err(ConfigErrors::new(path, faults));
     }
+    let cells = expand::cells(&file);
+    // What a replaced axis no longer has, the file may still exclude or compare with.
+    let whole = faults.is_empty() && overrides.is_empty();
+    if whole {
+        faults.extend(expand::idle_excludes(&file).into_iter().map(|exclude| idle(exclude, &file, &sources)));
+    }
+    if faults.is_empty() && cells.is_empty() {
+        let labels = file.excludes.iter().map(|e| (e.place.clone(), String::new())).collect();
+        faults.push(sources.fault("every cell is excluded: there is nothing to run", labels, None));
+    }
+    let (references, unmet) = reference::references(&file.published, &cells);
+    if whole {
+        faults.extend(unmet.into_iter().map(|published| {
+            let help = "name values that a cell has, or leave `where` out for the whole sweep".to_owned();
+            sources.fault(
+                "this reference is for no cell of the grid",
+                vec![(published.place.clone(), "no cell has all of this".to_owned())],
+                Some(help),
+            )
+        }));
+    }
+    let runs = resolve_all(&cells, &file, &sources, inspect, &mut faults);
     if !faults.is_empty() {
         return Err(ConfigErrors::new(path, faults));
     }
-    let runs = resolve_all(&file, &sources, inspect).map_err(|faults| ConfigErrors::new(path, faults))?;
-    let axes = file
-        .axes
-        .iter()
-        .map(|axis| Axis { key: axis.key.key.to_owned(), values: axis.points.iter().map(|point| plain(&point.written.value)).collect() });
     Ok(Grid {
-        name: file.name.unwrap_or_else(|| stem(path)),
-        description: file.description,
+        name: file.name.clone().unwrap_or_else(|| stem(path)),
+        description: file.description.clone(),
         source: path.to_owned(),
         text: text.to_owned(),
         overrides: overrides.to_vec(),
-        arithmetic: expand::arithmetic(&file.axes, file.seeds.len(), runs.len()),
-        axes: axes.collect(),
+        arithmetic: arithmetic.words(file.seeds.len(), runs.len()),
+        axes: expand::axes(&cells),
         runs,
-        run: file.settings.run,
-        report: file.settings.report,
+        references,
+        run: file.settings.run.clone(),
+        report: file.settings.report.clone(),
+        extended,
     })
 }
 
-fn resolve_all(file: &SweepFile, sources: &Sources, inspect: &Inspect<'_>) -> Result<Vec<GridRun>, Vec<Fault>> {
+fn too_many(file: &SweepFile, arithmetic: &Arithmetic, sources: &Sources) -> Fault {
+    let factors = file.factors.iter().chain(file.blocks.iter().flat_map(|block| &block.factors));
+    let places = factors.filter_map(|factor| {
+        let n = factor.points.len();
+        Some((factor.place()?.clone(), format!("{n} {}", if n == 1 { "value" } else { "values" })))
+    });
+    let most = file.settings.run.max_runs;
+    sources.fault(
+        format!(
+            "too many runs: {}, but at most {most}",
+            arithmetic.words(file.seeds.len(), arithmetic.cells.saturating_mul(file.seeds.len()))
+        ),
+        places.filter(|(_, words)| words != "1 value").collect(),
+        Some("split the question, or raise `run.max_runs`".to_owned()),
+    )
+}
+
+/// An exclusion that no cell meets.
+fn idle(exclude: &Exclude, file: &SweepFile, sources: &Sources) -> Fault {
+    let mut help = Vec::new();
+    for (spec, values) in &exclude.keys {
+        let mut on_axis: Vec<String> = Vec::new();
+        for a in file.varying().chain(&file.base).filter(|a| a.key.key == spec.key) {
+            let value = plain(&a.written.value);
+            if !on_axis.contains(&value) {
+                on_axis.push(value);
+            }
+        }
+        let meant = |v: &Assignment| on_axis.contains(&plain(&v.written.value));
+        match on_axis.as_slice() {
+            [] => help.push(format!("`{}` is on no axis", spec.key)),
+            there if !values.iter().any(meant) => help.push(format!("`{}` is {}", spec.key, super::value::either(there))),
+            _ => {}
+        }
+    }
+    if help.is_empty() {
+        help.push("no cell has all of these values at once".to_owned());
+    }
+    let labels = vec![(exclude.place.clone(), "in no cell".to_owned())];
+    sources.fault("this exclusion excludes nothing", labels, Some(help.join("\n")))
+}
+
+/// The runs of all cells. Faults that are already known keep silent what may only follow from them.
+fn resolve_all(cells: &[Cell<'_>], file: &SweepFile, sources: &Sources, inspect: &Inspect<'_>, faults: &mut Vec<Fault>) -> Vec<GridRun> {
     let mut inspector = Inspector { inspect, known: Vec::new() };
     let mut told = HashSet::new();
-    let (mut faults, mut runs, mut ids) = (Vec::new(), Vec::new(), HashSet::new());
-    for cell in expand::cells(file) {
-        let (config, info, wrong) = match resolve(&cell, &mut inspector) {
+    let (mut runs, mut ids) = (Vec::new(), HashSet::new());
+    // These decide too much else.
+    if file.lost.cells || file.lost.keys.iter().any(|key| key.starts_with("data.") || ["model.kind", "diffusion.kernel"].contains(key)) {
+        return runs;
+    }
+    for cell in cells {
+        let (config, info, wrong) = match resolve(cell, &mut inspector) {
             Ok((config, info)) => {
                 let wrong = problems(&config, &info);
                 (config, info, wrong)
             }
             Err(problem) => {
-                report(&problem, &cell, file, sources, &mut told, &mut faults);
+                report(&problem, cell, file, sources, &mut told, faults);
                 continue;
             }
         };
         for problem in &wrong {
-            report(problem, &cell, file, sources, &mut told, &mut faults);
+            report(problem, cell, file, sources, &mut told, faults);
         }
         if !faults.is_empty() {
             continue;
         }
-        let axes: Vec<_> = cell.along_axes().iter().map(|a| (a.key.key.to_owned(), plain(&a.written.value))).collect();
+        let axes = cell.axes();
+        let own: Vec<&str> = cell.own().iter().map(|a| a.key.key).collect();
         for &seed in &file.seeds {
             let config = RunConfig { seed, ..config.clone() };
             let id = config.id();
             if ids.insert(id.clone()) {
                 let (slug, axes, cell) = (config.slug(), axes.clone(), cell.name());
-                runs.push(GridRun { id, slug, config, info: info.clone(), axes, cell, seed });
+                runs.push(GridRun { id, slug, config, info: info.clone(), axes, cell, seed, own: own.clone(), picked: true });
             }
         }
     }
-    if faults.is_empty() { Ok(runs) } else { Err(faults) }
+    runs
 }
 
 /// The complete configuration of a cell, at seed 0: fixed defaults, then what was written, then what depends on the data.
@@ -252,7 +356,11 @@ impl Inspector<'_> {
 
 /// Turns a problem of a cell into a fault at the places its values were written; each only once.
 fn report(problem: &Problem, cell: &Cell<'_>, file: &SweepFile, sources: &Sources, told: &mut HashSet<String>, faults: &mut Vec<Fault>) {
-    let written = |key: &&str| cell.assignments.iter().find(|a| a.key.key == *key).copied();
+    let written = |key: &&str| cell.find(key);
+    let unknown = |key: &&str| file.lost.keys.contains(key) || (file.lost.some && written(key).is_none());
+    if problem.keys.iter().any(|key| unknown(key)) {
+        return;
+    }
     let mut labels: Vec<(Place, String)> = Vec::new();
     let mut help = vec![problem.help.clone()];
     for key in &problem.keys {
@@ -270,8 +378,7 @@ fn report(problem: &Problem, cell: &Cell<'_>, file: &SweepFile, sources: &Source
             None => {}
         }
     }
-    let on_axes = problem.keys.iter().filter(|key| file.axes.iter().any(|axis| axis.key.key == **key)).count();
-    if on_axes > 1 {
+    if expand::is_product(file, &problem.keys) {
         help.push("[grid] is a product: every value of one axis meets every value of the others".to_owned());
     }
     help.retain(|line| !line.is_empty());
@@ -289,21 +396,6 @@ fn stem(path: &Path) -> String {
     }
     let fit = |c: char| if c.is_ascii_alphanumeric() || "-_.".contains(c) { c } else { '_' };
     format!("x{}", stem.chars().map(fit).take(79).collect::<String>())
-}
-
-/// Help for a missing file: the experiment files beside it, the nearest name first.
-fn neighbours(path: &Path) -> Option<String> {
-    let folder = path.parent().filter(|p| !p.as_os_str().is_empty()).unwrap_or(Path::new("."));
-    let entries = std::fs::read_dir(folder).ok()?;
-    let names = entries.filter_map(Result::ok).map(|entry| entry.file_name().to_string_lossy().into_owned());
-    let mut names: Vec<String> = names.filter(|name| name.ends_with(".toml")).collect();
-    names.sort_unstable();
-    let wanted = path.file_name()?.to_string_lossy().into_owned();
-    match suggest::nearest(&wanted, names.iter().map(String::as_str)) {
-        Some(near) => Some(format!("did you mean {}?", folder.join(near).display())),
-        None if names.is_empty() => None,
-        None => Some(format!("{} has {}", folder.display(), names.join(", "))),
-    }
 }
 
 #[cfg(test)]

@@ -40,7 +40,7 @@ pub(super) fn grid(text: &str, overrides: &[&str]) -> Result<Grid, ConfigErrors>
     from_text(Path::new("experiments/test.toml"), text, &overrides, &facts)
 }
 
-fn valid(text: &str, overrides: &[&str]) -> Grid {
+pub(super) fn valid(text: &str, overrides: &[&str]) -> Grid {
     grid(text, overrides).unwrap_or_else(|errors| panic!("{errors}: {:#?}", errors.faults()))
 }
 
@@ -300,7 +300,7 @@ fn every_shipped_experiment_is_sound() {
 }
 
 /// An axis or constant of the random experiments: key, and spellings of distinct values.
-const CHOICES: &[(&str, &[&str])] = &[
+pub(super) const CHOICES: &[(&str, &[&str])] = &[
     ("diffusion.schedule", &["'linear'", "\"cosine\"", "'sigmoid'", "'quadratic'"]),
     ("diffusion.timesteps", &["50", "100", "1_000", "0x100"]),
     ("loss.variant", &["'simple'", "'vlb'"]),

@@ -86,7 +86,7 @@ impl RunConfig {
     /// If the text is no complete configuration of exactly one run.
     pub fn from_toml(path: &Path, text: &str) -> Result<RunConfig, ConfigErrors> {
         let sources = Sources::new(path, text, &[]);
-        let (file, mut faults) = SweepFile::parse(text, &sources);
+        let (file, mut faults) = SweepFile::parse(text, &[], &sources);
         if faults.is_empty() {
             match one_run(&file, &sources) {
                 Ok(config) => return Ok(config),
@@ -104,8 +104,8 @@ impl RunConfig {
 }
 
 fn one_run(file: &SweepFile, sources: &Sources) -> Result<RunConfig, Box<Fault>> {
-    if let Some(axis) = file.axes.first() {
-        let label = vec![(axis.points[0].written.place.clone(), "an axis".to_owned())];
+    if let Some(varying) = file.varying().next() {
+        let label = vec![(varying.written.place.clone(), "an axis".to_owned())];
         return Err(Box::new(sources.fault("a run's configuration has no [grid]", label, None)));
     }
     let [seed] = file.seeds.as_slice() else {

@@ -4,7 +4,7 @@ use super::grid_tests::{facts, grid};
 use super::*;
 use miette::{Diagnostic, GraphicalReportHandler, GraphicalTheme};
 
-fn print(errors: &dyn Diagnostic) -> String {
+pub(super) fn print(errors: &dyn Diagnostic) -> String {
     let handler = GraphicalReportHandler::new_themed(GraphicalTheme::unicode_nocolor()).with_width(100);
     let mut out = String::new();
     handler.render_report(&mut out, errors).unwrap();
@@ -351,7 +351,7 @@ fn a_file_that_asks_for_nothing() {
     let text = "";
     insta::assert_snapshot!(told(text, &[]), @r#"
     Error:
-      × experiments/test.toml: the file asks for no run: it has neither [grid] nor [base] nor seeds
+      × experiments/test.toml: the experiment file is empty
       help: name at least one axis, for example:
             [grid]
             diffusion.schedule = ["linear", "cosine"]
@@ -433,5 +433,5 @@ fn files_that_cannot_be_read_are_told_like_other_mistakes() {
     assert!(other.contains("F has beta_schedules.toml, latin1.toml"), "{other}");
     let latin1 = load("latin1.toml");
     assert!(latin1.contains("not UTF-8 text: line 2") && latin1.contains("save the file as UTF-8"), "{latin1}");
-    assert!(load("").contains("cannot be read"));
+    assert!(load("").contains("this is a folder, not an experiment file"));
 }

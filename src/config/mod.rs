@@ -6,21 +6,34 @@
 //! caller), results, the clock, the environment.
 
 pub mod check;
+mod combine;
 pub mod error;
 pub mod expand;
+pub mod extends;
+pub mod generator;
 pub mod grid;
 mod identity;
 pub mod keys;
+mod only;
 mod overrides;
+pub mod reference;
 pub mod run;
 mod suggest;
 pub mod sweep_file;
+mod syntax;
 pub mod value;
 
 pub use error::{ConfigErrors, Fault};
-pub use grid::{FileSettings, Grid, GridRun, Inspect, ReportSettings, RunSettings, from_text, load};
+pub use extends::Extended;
+pub use grid::{FileSettings, Grid, GridRun, Inspect, ReportSettings, RunSettings, from_record, from_text, load};
 pub use run::*;
 
+#[cfg(test)]
+mod combine_laws;
+#[cfg(test)]
+mod combine_mistakes;
+#[cfg(test)]
+mod combine_tests;
 #[cfg(test)]
 mod grid_tests;
 #[cfg(test)]

@@ -7,11 +7,11 @@ use super::error::{Fault, Origin, Sources};
 use super::keys::KeySpec;
 use super::run::RunConfig;
 use super::suggest;
-use super::sweep_file::{AnyKey, Assignment, Axis, Reader, SweepFile};
+use super::sweep_file::{AnyKey, Assignment, Factor, FactorKind, Reader, SweepFile};
 use std::ops::Range;
 use toml::Spanned;
 use toml::Value;
-use toml::de::{DeArray, DeValue};
+use toml::de::{DeArray, DeTable, DeValue};
 
 /// Applies `overrides` in their order and returns what is wrong with them.
 pub fn apply(file: &mut SweepFile, overrides: &[String], sources: &Sources) -> Vec<Fault> {
@@ -19,10 +19,10 @@ pub fn apply(file: &mut SweepFile, overrides: &[String], sources: &Sources) -> V
     let mut seen: Vec<String> = Vec::new();
     let mut shift = 0;
     for text in overrides {
-        let mut reader =
-            Reader { sources, origin: Origin::CommandLine, text, shift, faults: Vec::new(), scratch: RunConfig::literal_defaults() };
+        let mut reader = Reader::new(sources, Origin::CommandLine, text, shift);
         one(file, &mut reader, text, &mut seen);
-        faults.extend(reader.faults);
+        faults.append(&mut reader.faults);
+        file.lost.add(reader.lost);
         shift += text.len() + 1;
     }
     faults
@@ -63,9 +63,14 @@ fn one(file: &mut SweepFile, reader: &mut Reader<'_>, text: &str, seen: &mut Vec
             return;
         }
         "seeds" => {
+            if let Some(ends) = text[whole.clone()].split_once("..") {
+                file.seeds = seed_range(reader, ends, whole);
+                file.asks = true;
+                return;
+            }
             // `seeds=[0, 1]` and `seeds=0,1` are the same.
             let value = match DeValue::parse(&text[whole.clone()]) {
-                Ok(value) if value.get_ref().is_array() => moved(value, whole.start),
+                Ok(value) if value.get_ref().is_array() || value.get_ref().is_table() => moved(value, whole.start),
                 _ => array(text, &pieces, whole),
             };
             file.seeds = reader.seeds(&value);
@@ -91,6 +96,19 @@ fn one(file: &mut SweepFile, reader: &mut Reader<'_>, text: &str, seen: &mut Vec
     }
 }
 
+/// `0..5`: 0 to 4.
+fn seed_range(reader: &mut Reader<'_>, (from, to): (&str, &str), whole: Range<usize>) -> Vec<i64> {
+    let number = |text: &str| text.trim().parse::<i64>().ok().filter(|n| *n >= 0);
+    match (number(from), number(to)) {
+        (Some(from), Some(to)) if from < to && to - from <= 10_000 => (from..to).collect(),
+        _ => {
+            let help = "0..5 is 0, 1, 2, 3, 4".to_owned();
+            reader.fault("a range of seeds is FROM..TO, both whole numbers, TO the larger", whole, "not a range of seeds", Some(help));
+            vec![0]
+        }
+    }
+}
+
 fn set(
     file: &mut SweepFile,
     reader: &mut Reader<'_>,
@@ -99,27 +117,25 @@ fn set(
     pieces: &[Range<usize>],
     whole: Range<usize>,
 ) {
-    let (constant, axis): (Option<Assignment>, Option<Axis>) = if pieces.len() > 1 {
+    let (constant, axis): (Option<Assignment>, Option<Factor>) = if pieces.len() > 1 {
         (None, reader.axis(spec, &readable_array(text, pieces, whole, spec)))
     } else {
         let value = readable(text, whole, spec);
         let items = value.get_ref().as_array();
-        let is_axis = items.is_some_and(|items| !spec.is_array || items.iter().any(|item| item.get_ref().is_array()));
+        let is_axis =
+            value.get_ref().is_table() || items.is_some_and(|items| !spec.is_array || items.iter().any(|item| item.get_ref().is_array()));
         if is_axis { (None, reader.axis(spec, &value)) } else { (reader.assignment(spec, &value), None) }
     };
-    file.base.retain(|a| a.key.key != spec.key || (constant.is_none() && axis.is_none()));
-    let place = file.axes.iter().position(|known| known.key.key == spec.key);
-    match (constant, axis, place) {
-        (Some(constant), _, place) => {
-            if let Some(i) = place {
-                file.axes.remove(i);
-            }
-            file.base.push(constant);
-        }
-        (None, Some(axis), Some(i)) => file.axes[i] = axis,
-        (None, Some(axis), None) => file.axes.push(axis),
+    if constant.is_none() && axis.is_none() {
         // Refused: the fault says why.
-        (None, None, _) => {}
+        return;
+    }
+    let is_its_axis = |factor: &Factor| factor.kind == FactorKind::Grid && factor.assignments().any(|a| a.key.key == spec.key);
+    let place = file.factors.iter().position(is_its_axis);
+    file.forget(spec.key);
+    file.base.extend(constant);
+    if let Some(axis) = axis {
+        file.factors.insert(place.unwrap_or(file.factors.len()).min(file.factors.len()), axis);
     }
 }
 
@@ -132,7 +148,7 @@ fn parse(text: &str, span: Range<usize>) -> Spanned<DeValue<'_>> {
 }
 
 /// [`parse`], but a string where only a string is allowed: `data.name=2024` names a data set.
-fn readable<'t>(text: &'t str, span: Range<usize>, spec: &KeySpec<RunConfig>) -> Spanned<DeValue<'t>> {
+pub(super) fn readable<'t>(text: &'t str, span: Range<usize>, spec: &KeySpec<RunConfig>) -> Spanned<DeValue<'t>> {
     let value = parse(text, span.clone());
     let takes_text = (spec.set)(&mut RunConfig::literal_defaults(), &Value::String(text[span.clone()].to_owned())).is_ok();
     let scalar = !value.get_ref().is_str() && !value.get_ref().is_array();
@@ -159,7 +175,7 @@ fn bare(text: &str, span: Range<usize>) -> Spanned<DeValue<'_>> {
     Spanned::new(span.clone(), DeValue::String(text[span].into()))
 }
 
-/// The value with its spans, and those of an array's items, moved by `by`.
+/// The value with its spans, and those of what is in it, moved by `by`.
 fn moved(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
     let span = value.span().start + by..value.span().end + by;
     let inner = match value.into_inner() {
@@ -170,13 +186,21 @@ fn moved(value: Spanned<DeValue<'_>>, by: usize) -> Spanned<DeValue<'_>> {
             }
             DeValue::Array(out)
         }
+        DeValue::Table(entries) => {
+            let mut out = DeTable::new();
+            for (key, value) in entries {
+                let span = key.span().start + by..key.span().end + by;
+                out.insert(Spanned::new(span, key.into_inner()), moved(value, by));
+            }
+            DeValue::Table(out)
+        }
         other => other,
     };
     Spanned::new(span, inner)
 }
 
 /// The pieces between commas that stand outside brackets, braces and quotes, trimmed.
-fn split(text: &str, from: usize) -> Vec<Range<usize>> {
+pub(super) fn split(text: &str, from: usize) -> Vec<Range<usize>> {
     let mut pieces = Vec::new();
     let (mut depth, mut quote, mut escaped, mut start) = (0_i32, None, false, from);
     for (i, c) in text.char_indices().skip_while(|(i, _)| *i < from) {
@@ -198,7 +222,7 @@ fn split(text: &str, from: usize) -> Vec<Range<usize>> {
     pieces
 }
 
-fn trim(text: &str, span: Range<usize>) -> Range<usize> {
+pub(super) fn trim(text: &str, span: Range<usize>) -> Range<usize> {
     let inner = &text[span.clone()];
     let start = span.start + (inner.len() - inner.trim_start().len());
     start..start + inner.trim().len()

@@ -74,14 +74,14 @@ pub struct BoundEstimate {
     pub per_example_decoder: Moments,
     pub per_example_kl: Moments,
     pub per_example: Moments,
-    /// The same one by one, in the order of the examples.
-    pub by_example: Vec<f64>,
     /// The bound of each example less that of the floor.
     pub per_example_excess: Moments,
     /// Variance of the bound that comes of visiting some timesteps only: see [`TimestepPlan::choice_variance`].
     pub choice_variance: f64,
     /// The same of the excess.
     pub excess_choice_variance: f64,
+    /// The same one by one, in the order of the examples.
+    pub by_example: Vec<f64>,
     pub examples: u32,
     pub draws: u32,
 }

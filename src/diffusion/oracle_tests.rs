@@ -11,21 +11,7 @@ use crate::units::Timestep;
 use std::sync::atomic::AtomicBool;
 
 fn spec(schedule: ScheduleKind, timesteps: u32, variance: VarianceType) -> DiffusionSpec {
-    DiffusionSpec {
-        kernel: Kernel::Gaussian,
-        binomial_pi: 0.5,
-        schedule,
-        timesteps,
-        gamma_min: -13.3,
-        gamma_max: 5.0,
-        betas: Vec::new(),
-        zero_terminal_snr: false,
-        prediction: Prediction::Epsilon,
-        variance,
-        first_log_variance: FirstLogVariance::Copy,
-        decoder_cdf: DecoderCdf::Erf,
-        clip_x0: false,
-    }
+    DiffusionSpec { decoder_cdf: DecoderCdf::Erf, ..DiffusionSpec::plain(schedule, timesteps, variance) }
 }
 
 fn process(schedule: ScheduleKind, timesteps: u32, variance: VarianceType, dims: usize) -> Diffusion {

@@ -62,10 +62,9 @@ impl Preflight {
                 Prediction::Epsilon => (1.0 - ab) / ab,
                 Prediction::X0 => mean_square,
                 Prediction::V => (1.0 - ab).powi(2) * mean_square + ab * (1.0 - ab),
-                // A posterior mean of 0 stands for x̂_0 = −r x_t.
                 Prediction::Mean => {
-                    let r = schedule.posterior_xt_coefs[i] / schedule.posterior_x0_coefs[i];
-                    (1.0 + r * ab.sqrt()).powi(2) * mean_square + r * r * (1.0 - ab)
+                    let ratio = schedule.posterior_xt_coefs[i] / schedule.posterior_x0_coefs[i];
+                    (1.0 + ratio * ab.sqrt()).powi(2) * mean_square + ratio * ratio * (1.0 - ab)
                 }
             };
             // A variance channel at 0 is in the middle of its range.
@@ -83,7 +82,7 @@ impl Preflight {
 
     /// What a careful reader would object to. `clipped` says whether evaluations clip x̂_0.
     pub fn warnings(&self, spec: &DiffusionSpec, loss: LossVariant, clipped: bool) -> Vec<String> {
-        let (schedule, timesteps) = (spec.schedule, spec.timesteps);
+        let (schedule, timesteps) = (spec.noise(), spec.timesteps);
         let mut out = Vec::new();
         if self.alpha_bar_last > 0.005 {
             out.push(format!(
@@ -141,24 +140,10 @@ fn short(x: f64) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::diffusion::{DecoderCdf, FirstLogVariance, ScheduleKind};
+    use crate::diffusion::ScheduleKind;
 
     fn spec(schedule: ScheduleKind, timesteps: u32, variance: VarianceType) -> DiffusionSpec {
-        DiffusionSpec {
-            kernel: Kernel::Gaussian,
-            binomial_pi: 0.5,
-            schedule,
-            timesteps,
-            gamma_min: -13.3,
-            gamma_max: 5.0,
-            betas: Vec::new(),
-            zero_terminal_snr: false,
-            prediction: Prediction::Epsilon,
-            variance,
-            first_log_variance: FirstLogVariance::Copy,
-            decoder_cdf: DecoderCdf::Tanh,
-            clip_x0: false,
-        }
+        DiffusionSpec::plain(schedule, timesteps, variance)
     }
 
     const IMAGES: Encoding = Encoding::Discrete { levels: 256 };

@@ -83,6 +83,7 @@ mod tests {
             per_example_excess: Moments::default(),
             choice_variance: 0.0,
             excess_choice_variance: f64::NAN,
+            by_example: Vec::new(),
             examples: 5,
             draws: 1,
         }

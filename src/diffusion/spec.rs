@@ -183,6 +183,25 @@ pub struct DiffusionSpec {
 }
 
 impl DiffusionSpec {
+    /// A Gaussian process that predicts the noise under a fixed variance, nothing else asked for.
+    pub fn plain(schedule: ScheduleKind, timesteps: u32, variance: VarianceType) -> Self {
+        Self {
+            kernel: Kernel::Gaussian,
+            binomial_pi: 0.5,
+            schedule,
+            timesteps,
+            gamma_min: ScheduleSpec::GAMMA.0,
+            gamma_max: ScheduleSpec::GAMMA.1,
+            betas: Vec::new(),
+            zero_terminal_snr: false,
+            prediction: Prediction::Epsilon,
+            variance,
+            first_log_variance: FirstLogVariance::Copy,
+            decoder_cdf: DecoderCdf::Tanh,
+            clip_x0: false,
+        }
+    }
+
     /// What its noise schedule is made of.
     pub fn noise(&self) -> ScheduleSpec {
         ScheduleSpec {

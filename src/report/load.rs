@@ -203,7 +203,9 @@ fn samples(dir: &RunDir) -> Result<Vec<(i64, PathBuf)>, crate::store::StoreError
 /// The configurations of runs that have no folder yet: the experiment, expanded once more.
 fn planned(record: &SweepRecord) -> Result<BTreeMap<String, RunConfig>, String> {
     let inspect = |spec: &DataSpec| data::inspect(spec).map_err(|e| e.to_string());
-    let grid = config::from_text(Path::new(&record.source), &record.experiment, &record.overrides, &inspect).map_err(|e| e.to_string())?;
+    let extended: Vec<_> = record.extended.iter().map(|(path, text)| config::Extended { path: path.into(), text: text.clone() }).collect();
+    let grid = config::from_record(Path::new(&record.source), &record.experiment, &extended, &record.overrides, &inspect)
+        .map_err(|e| e.to_string())?;
     Ok(grid.runs.into_iter().map(|run| (run.id.0, run.config)).collect())
 }
 

@@ -20,7 +20,7 @@ pub fn render(study: &Study, answer: &Answer, drawn: &[Drawn]) -> String {
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
          <meta name=\"color-scheme\" content=\"light dark\">\n<title>{0} · ddpm-lab report</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{0}</h1>\n",
-        escape(&record.name)
+        escape(study.title())
     );
     if !record.description.trim().is_empty() {
         out += &format!("<p class=\"question\">{}</p>\n", escape(record.description.trim()));
@@ -110,6 +110,7 @@ fn answer_section(study: &Study, answer: &Answer) -> String {
     }
     if !answer.results.is_empty() {
         out += &tables::ranking(study, answer);
+        out += &tables::published(study);
         out += &format!("<p class=\"note\">{}</p>\n", prose(&reading(study, answer)));
     }
     if !answer.comparisons.is_empty() {
@@ -280,6 +281,26 @@ mod tests {
             assert!(html.contains(&format!("<code>{}</code>", run.run.run_id)));
         }
         assert!(html.contains("out of memory") && html.contains("step 1234") && html.contains(">pending<"));
+    }
+
+    #[test]
+    fn a_title_takes_the_place_of_the_name_and_published_values_stand_in_the_tables() {
+        let mut data = synthetic::sweep();
+        assert!(page(&data).contains("<h1>beta_schedules</h1>") && !page(&data).contains("<th scope=\"col\">source</th>"));
+        data.record.title = "Schedules & losses".into();
+        data.record.references = vec![crate::record::Reference {
+            name: "4k".into(),
+            cells: vec![data.runs[3].run.cell.clone()],
+            values: [("bits_per_dim".to_string(), 2.94), ("fid".to_string(), 11.47)].into(),
+            source: "Nichol & Dhariwal 2021, Table 2".into(),
+            note: "CIFAR-10".into(),
+        }];
+        let html = page(&data);
+        assert!(html.contains("<h1>Schedules &amp; losses</h1>") && html.contains("<title>Schedules &amp; losses · "));
+        let row =
+            html.lines().find(|l| l.contains("linear · vlb</td>") && l.contains("Nichol")).expect("the row of the cell has the source");
+        assert!(row.contains("<td class=\"num\">2.94</td>"), "{row}");
+        assert!(html.contains("bits per dim 2.94, fid 11.47") && html.contains("CIFAR-10"));
     }
 
     #[test]

@@ -7,7 +7,7 @@ use super::stats::Interval;
 use super::theme::{Look, Looks, number};
 use crate::data::Encoding;
 use crate::diffusion::Kernel;
-use crate::record::{Evaluation, Split, Weights};
+use crate::record::{CASE, Evaluation, Reference, Split, Weights};
 use crate::store::{LossTable, RunState};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -170,6 +170,27 @@ impl<'a> Study<'a> {
         self.cells.iter().enumerate().filter(|(_, c)| c.runs.iter().any(|r| r.result.is_some()))
     }
 
+    /// Published values of a metric for a cell, with where they are printed.
+    pub fn published_for(&self, cell: &Cell, metric: &str) -> Vec<(&'a Reference, f64)> {
+        let name = &cell.runs[0].data.run.cell;
+        self.published(metric).filter(|(reference, _)| reference.cells.contains(name)).collect()
+    }
+
+    /// Published values of a metric that are of no cell in particular.
+    pub fn published_for_all(&self, metric: &str) -> Vec<(&'a Reference, f64)> {
+        self.published(metric).filter(|(reference, _)| reference.cells.is_empty()).collect()
+    }
+
+    fn published(&self, metric: &str) -> impl Iterator<Item = (&'a Reference, f64)> {
+        self.data.record.references.iter().filter_map(move |reference| Some((reference, *reference.values.get(metric)?)))
+    }
+
+    /// What the report is called.
+    pub fn title(&self) -> &'a str {
+        let record = &self.data.record;
+        if record.title.trim().is_empty() { &record.name } else { &record.title }
+    }
+
     /// Whether all cells have the same number of timesteps.
     pub fn common_timesteps(&self) -> Option<u32> {
         let first = self.cells.first()?.timesteps();
@@ -329,7 +350,7 @@ fn labels(data: &SweepData, groups: &[Group]) -> Vec<String> {
 
 /// A value as it stands in a name: alone where it is a word, with its key where it is a number or a truth value.
 pub fn value_words(key: &str, value: &str) -> String {
-    let word = number(value).is_none() && !matches!(value, "true" | "false");
+    let word = key == CASE || (number(value).is_none() && !matches!(value, "true" | "false"));
     if word { shown(value).to_string() } else { format!("{} = {value}", axis_title(key)) }
 }
 

@@ -180,11 +180,14 @@ pub fn sweep() -> SweepData {
         record: SweepRecord {
             schema: 1,
             name: "beta_schedules".into(),
+            title: String::new(),
             description: "Does a cosine schedule beat a linear one, at which timesteps, and does the loss variant change the answer?"
                 .into(),
             experiment: "seeds = [0, 1, 2]\n[grid]\ndiffusion.schedule = [\"linear\", \"cosine\"]\n".into(),
             source: "experiments/beta_schedules.toml".into(),
             overrides: Vec::new(),
+            extended: Vec::new(),
+            references: Vec::new(),
             axes: vec![
                 Axis { key: "diffusion.schedule".into(), values: SCHEDULES.iter().map(|s| s.name().into()).collect() },
                 Axis { key: "loss.variant".into(), values: LOSSES.iter().map(|s| (*s).into()).collect() },

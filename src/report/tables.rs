@@ -5,9 +5,10 @@
 use super::compare::{Answer, Comparison};
 use super::pairing::Errors;
 use super::stats::Interval;
-use super::study::{Study, axis_title, shown};
-use super::text::{decimals_for, duration, escape, fixed, grouped, plus_minus, prose, signed_plus_minus};
+use super::study::{Cell, Study, axis_title, shown};
+use super::text::{decimals_for, duration, escape, fixed, grouped, plain, plus_minus, prose, signed_plus_minus};
 use super::theme::Look;
+use crate::record::Reference;
 use crate::store::{Provenance, RunState};
 use std::collections::BTreeMap;
 
@@ -63,13 +64,23 @@ fn verdict(d: &Interval) -> &'static str {
 /// The cells from best to worst; cells without a result at the end.
 pub fn ranking(study: &Study, answer: &Answer) -> String {
     let mut rows = Vec::new();
+    let compared = study.cells.iter().any(|cell| !study.published_for(cell, "bits_per_dim").is_empty());
+    let add_published = |row: &mut Vec<String>, cell: &Cell| {
+        if compared {
+            let published = study.published_for(cell, "bits_per_dim");
+            let all = |of: &dyn Fn(&(&Reference, f64)) -> String| {
+                if published.is_empty() { "–".to_string() } else { published.iter().map(of).collect::<Vec<_>>().join("<br>") }
+            };
+            row.extend([all(&|(_, value)| plain(*value).replace('-', "−")), all(&|(reference, _)| escape(&reference.source))]);
+        }
+    };
     for (i, r) in answer.results.iter().enumerate() {
         let cell = &study.cells[r.cell];
         let (difference, says) = match &r.versus_best {
             None => ("best".to_string(), String::new()),
             Some(d) => (if d.n == 0 { "–".into() } else { signed_plus_minus(d.mean, d.half) }, verdict(d).to_string()),
         };
-        rows.push(vec![
+        let mut row = vec![
             (i + 1).to_string(),
             format!("{}{}", swatch(cell.look), escape(&cell.label)),
             r.bits.n.to_string(),
@@ -80,31 +91,73 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             interval(&r.kl),
             plus_minus(r.prior.mean, f64::NAN),
             interval(&r.eps_mse),
-        ]);
+        ];
+        add_published(&mut row, cell);
+        rows.push(row);
     }
     for cell in study.cells.iter().filter(|c| c.finished().count() == 0) {
         let mut row = vec!["–".into(), format!("{}{}", swatch(cell.look), escape(&cell.label)), "0".into(), "no result".into()];
         row.resize(10, "–".into());
+        add_published(&mut row, cell);
         rows.push(row);
+    }
+    let mut columns = vec![
+        ("#", true),
+        ("cell", false),
+        ("n", true),
+        ("bits/dim", true),
+        ("− best, paired", true),
+        ("", false),
+        ("decoder", true),
+        ("KL", true),
+        ("prior", true),
+        (study.error_name(), true),
+    ];
+    if compared {
+        columns.extend([("published", true), ("source", false)]);
     }
     table(
         &format!(
             "Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds (the prior without)",
             study.unit()
         ),
-        &[
-            ("#", true),
-            ("cell", false),
-            ("n", true),
-            ("bits/dim", true),
-            ("− best, paired", true),
-            ("", false),
-            ("decoder", true),
-            ("KL", true),
-            ("prior", true),
-            (study.error_name(), true),
-        ],
+        &columns,
         &rows,
+    )
+}
+
+/// Every published value, also those of what is not measured here; nothing where there are none.
+pub fn published(study: &Study) -> String {
+    let references = &study.data.record.references;
+    if references.is_empty() {
+        return String::new();
+    }
+    let rows: Vec<Vec<String>> = references
+        .iter()
+        .map(|reference| {
+            let values: Vec<String> = reference
+                .values
+                .iter()
+                .map(|(metric, x)| format!("{} {}", escape(&axis_title(metric)), plain(*x).replace('-', "−")))
+                .collect();
+            let cells = study.cells.iter().filter(|cell| reference.cells.contains(&cell.runs[0].data.run.cell));
+            let cells: Vec<String> = cells.map(|cell| escape(&cell.label)).collect();
+            vec![
+                escape(&reference.name),
+                if reference.cells.is_empty() { "all".into() } else { cells.join("<br>") },
+                values.join(", "),
+                escape(&reference.source),
+                escape(&reference.note),
+            ]
+        })
+        .collect();
+    format!(
+        "<details><summary>Published values</summary>\n{}</details>\n",
+        table(
+            "Published values that the experiment file names; data, network and length of training are the publication's own",
+            &[("name", false), ("cells", false), ("values", false), ("source", false), ("note", false)],
+            &rows
+        )
     )
 }
 

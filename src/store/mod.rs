@@ -23,7 +23,7 @@ pub use run_dir::{Damage, RunDir, is_run_id};
 pub use schema::{ColumnSpec, RunColumns, columns};
 
 use crate::named_enum;
-use crate::record::{Axis, Evaluation};
+use crate::record::{Axis, Evaluation, Reference};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
 
@@ -117,18 +117,27 @@ pub struct SweepRun {
 }
 
 /// `sweeps/<name>.json`: the runs an experiment file expands to.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct SweepRecord {
     pub schema: u32,
     pub name: String,
+    /// The heading of its report; the name where empty.
+    #[serde(default, skip_serializing_if = "String::is_empty")]
+    pub title: String,
     pub description: String,
     /// The experiment file's text, so that a report can show and repeat it.
     pub experiment: String,
     /// The path it was read from, as typed.
     pub source: String,
     pub overrides: Vec<String>,
+    /// The files that it extends, path and text, the nearest first.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub extended: Vec<(String, String)>,
     pub axes: Vec<Axis>,
     pub runs: Vec<SweepRun>,
+    /// Published values, to be drawn beside ours.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub references: Vec<Reference>,
 }
 
 /// `losses.parquet` in columns; an absent value of a nullable column is NaN.

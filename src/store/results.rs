@@ -155,7 +155,7 @@ fn last_touched(run: &RunDir) -> f64 {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::record::Axis;
+    use crate::record::{Axis, Reference};
     use crate::store::testing::manifest;
     use crate::store::{SCHEMA, Status, SweepRun};
 
@@ -227,10 +227,12 @@ mod tests {
         let sweep = SweepRecord {
             schema: SCHEMA,
             name: "beta schedules".into(),
+            title: String::new(),
             description: "?".into(),
             experiment: "[grid]\n".into(),
             source: "experiments/beta.toml".into(),
             overrides: vec!["seed=1".into()],
+            extended: vec![("experiments/base.toml".into(), "[base]\n".into())],
             axes: vec![Axis { key: "diffusion.schedule".into(), values: vec!["linear".into()] }],
             runs: vec![SweepRun {
                 run_id: "r0aa000000000".into(),
@@ -238,6 +240,13 @@ mod tests {
                 cell: "schedule = linear".into(),
                 axes: vec![("diffusion.schedule".into(), "linear".into())],
                 seed: 0,
+            }],
+            references: vec![Reference {
+                name: "the paper".into(),
+                cells: vec!["schedule = linear".into()],
+                values: [("bits_per_dim".to_string(), 3.7)].into(),
+                source: "Table 1".into(),
+                note: String::new(),
             }],
         };
         store.write_sweep(&sweep).unwrap();

@@ -62,10 +62,8 @@ impl Trainer<'_> {
         };
         let step = i64::from(weights.step);
         self.rows.extend(rows_of(split, WeightsKind::Ema, step, &estimate));
-        let finite = estimate.by_example.iter().all(|x| x.is_finite());
         let evaluation = Evaluation {
             samples: self.quality.clone().filter(|_| split == Split::Test),
-            by_example: if split == Split::Test && finite { estimate.by_example.clone() } else { Vec::new() },
             ..summary_of(split, WeightsKind::Ema, step, &estimate)
         };
         self.emit(Event::Evaluated { evaluation: evaluation.summary() });
@@ -152,6 +150,10 @@ pub fn summary_of(split: Split, weights: WeightsKind, step: i64, estimate: &Boun
         timestep_se: ((timesteps.round() as usize) > estimate.timesteps.len()).then(|| estimate.choice_error()),
         floor: estimate.floor().zip(estimate.excess()).map(|(bits_per_dim, (_, excess_se))| Floor { bits_per_dim, excess_se }),
         samples: None,
-        by_example: Vec::new(),
+        by_example: if split == Split::Test && estimate.by_example.iter().all(|x| x.is_finite()) {
+            estimate.by_example.clone()
+        } else {
+            Vec::new()
+        },
     }
 }

@@ -130,27 +130,13 @@ pub fn scaled(examples: &Examples, indices: &[usize]) -> Vec<f32> {
 mod tests {
     use super::*;
     use crate::data::AxisOrder;
-    use crate::diffusion::{DecoderCdf, Denoiser, DiffusionSpec, FirstLogVariance, Kernel, Prediction, ScheduleKind, VarianceType};
+    use crate::diffusion::{Denoiser, DiffusionSpec, ScheduleKind, VarianceType};
 
     fn builtin(name: &str) -> (DataSpec, Dataset, Diffusion) {
         let spec =
             DataSpec { name: name.to_owned(), path: None, dataset: None, layout: AxisOrder::Auto, flip: false, fingerprint: String::new() };
         let dataset = data::load(&spec).unwrap();
-        let process = DiffusionSpec {
-            kernel: Kernel::Gaussian,
-            binomial_pi: 0.5,
-            schedule: ScheduleKind::Cosine,
-            timesteps: 20,
-            gamma_min: -13.3,
-            gamma_max: 5.0,
-            betas: Vec::new(),
-            zero_terminal_snr: false,
-            prediction: Prediction::Epsilon,
-            variance: VarianceType::FixedSmall,
-            first_log_variance: FirstLogVariance::Copy,
-            decoder_cdf: DecoderCdf::Tanh,
-            clip_x0: false,
-        };
+        let process = DiffusionSpec::plain(ScheduleKind::Cosine, 20, VarianceType::FixedSmall);
         let diffusion = Diffusion::new(&process, dataset.info.shape, dataset.info.encoding).unwrap();
         (spec, dataset, diffusion)
     }

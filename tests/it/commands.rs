@@ -46,6 +46,60 @@ fn a_plan_starts_nothing_and_says_what_is_done() {
     assert_eq!(json["runs"].as_array().unwrap().len(), 4);
 }
 
+/// [`TINY`] with two named cells in place of its axis, and a published value for one.
+fn named() -> String {
+    let cases = "[[case]]\nname = \"short\"\ndiffusion.schedule = \"linear_scaled\"\n\
+                 [[case]]\nname = \"curved\"\ndiffusion.schedule = \"cosine\"\ntrain.lr = 1e-4\n\
+                 [reference.\"short\"]\nbits_per_dim = 3.7\nsource = \"Ho et al. 2020, Table 1\"\n[report]\ntitle = \"Named cells\"\n";
+    TINY.replace("[grid]\ndiffusion.schedule = [\"linear_scaled\", \"cosine\"]\n", cases)
+}
+
+#[test]
+fn named_cells_are_called_by_their_names_from_plan_to_report() {
+    let lab = Lab::new();
+    lab.write("named.toml", &named());
+    let plan = lab.ok(&["plan", "named.toml", "--seeds", "3..5"]);
+    assert!(plan.contains("2 cells × 2 seeds = 4 runs: 4 new"), "{plan}");
+    let row = plan.lines().find(|line| line.trim_start().starts_with("curved")).unwrap();
+    assert!(row.contains("cosine") && row.contains("0.0001") && row.contains("2 new"), "{row}");
+    assert!(plan.contains(" MB on disk"), "{plan}");
+    // A part is run; the sweep remains what its file says.
+    let part = lab.ok(&["plan", "named.toml", "--only", "case=curved"]);
+    assert!(part.contains("2 cells × 1 seed = 2 runs; picked 1: 1 new") && !part.contains("  short"), "{part}");
+    lab.ok(&["sweep", "named.toml", "--only", "schedule=cosine"]);
+    assert_eq!(lab.runs().len(), 1);
+    assert!(lab.ok(&["plan", "named.toml"]).contains("2 runs: 1 done, 1 new"));
+    let ls = lab.ok(&["ls"]);
+    assert!(ls.contains("curved") && !ls.contains("short"), "{ls}");
+    let half = lab.ok(&["report", "named"]);
+    assert!(half.contains("1 of 2 runs finished"), "{half}");
+    lab.ok(&["sweep", "named.toml"]);
+    assert!(lab.ok(&["ls", "--sweep", "named", "--json"]).contains("\"cell\":\"short\""));
+    lab.ok(&["report", "named"]);
+    let page = std::fs::read_to_string(lab.path("results/reports/named/index.html")).unwrap();
+    assert!(page.contains("<h1>Named cells</h1>") && page.contains("Ho et al. 2020, Table 1") && page.contains("curved − short"), "{page}");
+    let figure = std::fs::read_to_string(lab.path("results/reports/named/figures/bits_per_dim.csv")).unwrap();
+    assert!(figure.contains("short,\"published: Ho et al. 2020, Table 1\",,3.7"), "{figure}");
+    for wrong in [["--only", "case=none"], ["--only", "nothing=1"], ["--seeds", "5..5"]] {
+        assert_eq!(lab.run(&["sweep", "named.toml", wrong[0], wrong[1]]).code, 2, "{wrong:?}");
+    }
+}
+
+#[test]
+fn an_experiment_can_take_over_the_constants_of_another() {
+    let lab = Lab::new();
+    lab.write("shared/tiny.toml", TINY);
+    lab.write("mine.toml", "extends = \"shared/tiny.toml\"\n[grid]\nloss.variant = [\"simple\", \"vlb\"]\n");
+    let plan = lab.ok(&["plan", "mine.toml"]);
+    assert!(plan.contains("2 cells × 1 seed = 2 runs") && plan.contains("24 steps of batch 12"), "{plan}");
+    // The record is whole: what has not been run is drawn without the other file.
+    lab.ok(&["sweep", "mine.toml", "--only", "loss=vlb"]);
+    std::fs::remove_file(lab.path("shared/tiny.toml")).unwrap();
+    assert!(lab.ok(&["report", "mine"]).contains("1 of 2 runs finished"));
+    let said = lab.run(&["plan", "mine.toml"]);
+    assert!(said.code == 2 && said.err.contains("`extends`") && said.err.contains("mine.toml:1:11"), "{}", said.err);
+}
+
 #[test]
 fn a_plan_warns_of_a_schedule_that_leaves_signal() {
     let lab = Lab::new();

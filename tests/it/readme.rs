@@ -28,6 +28,45 @@ fn every_experiment_in_the_readme_plans() {
 }
 
 #[test]
+fn the_plan_in_the_readme_is_what_plan_prints() {
+    let readme = read("README.md");
+    let (before, after) = readme.split_once("`ddpm-lab plan FILE` expands it").unwrap();
+    let lab = Lab::new();
+    lab.write("readme.toml", blocks(before, "toml").last().unwrap());
+    let plan = lab.ok(&["plan", "readme.toml"]);
+    let shown = blocks(after, "text").remove(0);
+    assert!(shown.lines().count() >= 10);
+    let mut rest = plan.as_str();
+    for line in shown.lines().filter(|line| *line != "…") {
+        let at = rest.find(line.trim_end()).unwrap_or_else(|| panic!("`{line}` is not, or not here, in\n{plan}"));
+        rest = &rest[at + line.len()..];
+    }
+}
+
+/// The mistakes whose messages the README shows.
+const MISTAKES: &str = r#"[base]
+train.learning_rate = 1e-3
+diffusion = { schedule = "cosine", timesteps = 400
+train.steps = 500
+
+[[zip]]
+model.dropout = [0, 0.1, 0.2]
+train.batch_size = [32, 64]
+"#;
+
+#[test]
+fn the_messages_in_the_readme_are_those_that_are_printed() {
+    let lab = Lab::new();
+    lab.write("bad.toml", MISTAKES);
+    let said = lab.run(&["plan", "bad.toml"]);
+    assert_eq!(said.code, 2);
+    let readme = read("README.md");
+    let shown = blocks(readme.split_once("Everything is checked before anything starts").unwrap().1, "text").remove(0);
+    let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+    assert_eq!(trimmed(&shown), trimmed(&said.err), "\n{}", said.err);
+}
+
+#[test]
 fn the_readme_lists_every_key_as_the_program_knows_it() {
     let readme = read("README.md");
     let listed = readme.split("<!-- keys: ").nth(1).unwrap().split_once("-->\n").unwrap().1.split("<!-- end of keys -->").next().unwrap();

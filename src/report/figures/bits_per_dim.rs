@@ -1,11 +1,11 @@
 //! The bound of each cell with its three terms, and the spread of its seeds on an axis of their own.
 
 use super::{Drawn, Figure, MARGIN, WIDTH};
-use crate::record::Evaluation;
+use crate::record::{Evaluation, Reference};
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale, scale_for};
 use crate::report::draw::fonts::{fitted, text_width};
-use crate::report::draw::panel::{INK, MUTED, TICK_SIZE};
+use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE};
 use crate::report::draw::{Anchor, Entry, Legend, Panel, Rect, Scene, Stroke, Swatch};
 use crate::report::stats::Interval;
 use crate::report::study::Study;
@@ -27,6 +27,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             bits: cell.interval(|e| e.bits_per_dim),
             terms: TERMS.map(|term| cell.interval(term)),
             seeds: cell.by_seed(|e| e.bits_per_dim).into_iter().collect(),
+            published: study.published_for(cell, METRIC).into_iter().map(|(_, value)| value).collect(),
         })
         .collect();
     let Some(metric) = study.metric.filter(|_| rows.iter().any(|r| r.bits.n > 0)) else {
@@ -35,6 +36,15 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let scale = scale_for(rows.iter().flat_map(|r| &r.seeds).map(|s| s.1), LOG_RATIO);
     let scene = paint(study, &rows, scale);
     let mut csv = Csv::new(&["cell", "series", "n", "bits_per_dim", "low", "high", "decoder", "kl", "prior"]);
+    let mut published = |label: &str, (reference, value): (&Reference, f64)| {
+        let series = format!("published: {}", reference.source);
+        let [none, bits] = [String::new(), plain(value)];
+        csv.row(&[label.into(), series, none.clone(), bits, none.clone(), none.clone(), none.clone(), none.clone(), none]);
+    };
+    for (row, cell) in rows.iter().zip(&study.cells) {
+        study.published_for(cell, METRIC).into_iter().for_each(|p| published(&row.label, p));
+    }
+    study.published_for_all(METRIC).into_iter().for_each(|p| published(&p.0.name, p));
     for (row, cell) in rows.iter().zip(&study.cells) {
         for run in cell.finished() {
             if let Some(e) = run.result {
@@ -60,15 +70,32 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         title: "The bound by cell".into(),
         caption: format!(
             "Variational bound of the final evaluation ({}) in {}; lower is better; {}. Left: mean over seeds, from 0, split into its three terms (the sum of \
-             the bars is the bound). Right: the same bound on {axis}: the large dot is the mean, the small dots below it are the seeds; {bars}.",
+             the bars is the bound). Right: the same bound on {axis}: the large dot is the mean, the small dots below it are the seeds; {bars}.{}",
             metric.words(),
             study.unit(),
-            study.seeds_words()
+            study.seeds_words(),
+            sources(study)
         ),
         csv: csv.finish(),
         more_csv: Vec::new(),
         scene,
     })))
+}
+
+/// What is drawn, as references call it.
+const METRIC: &str = "bits_per_dim";
+const PUBLISHED: Stroke = Stroke { color: INK, width: 1.8, dash: &[5.0, 3.0] };
+
+/// Where the dashed lines come from; empty where there are none.
+fn sources(study: &Study) -> String {
+    let mut sources: Vec<String> = Vec::new();
+    let references = study.cells.iter().flat_map(|cell| study.published_for(cell, METRIC)).chain(study.published_for_all(METRIC));
+    for (reference, _) in references {
+        if !sources.contains(&reference.source) {
+            sources.push(reference.source.clone());
+        }
+    }
+    if sources.is_empty() { String::new() } else { format!(" Dashed: published values ({}).", sources.join("; ")) }
 }
 
 const TERMS: [fn(&Evaluation) -> f64; 3] = [|e| e.decoder, |e| e.kl, |e| e.prior];
@@ -79,6 +106,8 @@ struct Row {
     bits: Interval,
     terms: [Interval; 3],
     seeds: Vec<(i64, f64)>,
+    /// Dashed lines of this row alone.
+    published: Vec<f64>,
 }
 
 impl Row {
@@ -93,9 +122,17 @@ impl Row {
 
 fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
     let row_height = (330.0 / rows.len() as f64).clamp(24.0, 54.0);
-    let legend = Legend {
-        entries: STRENGTHS.iter().map(|(name, s)| Entry { label: (*name).into(), swatch: Swatch::Box(tint(GREY, *s)) }).collect(),
-    };
+    let common = study.published_for_all(METRIC);
+    let mut entries: Vec<Entry> =
+        STRENGTHS.iter().map(|(name, s)| Entry { label: (*name).into(), swatch: Swatch::Box(tint(GREY, *s)) }).collect();
+    if rows.iter().any(|row| !row.published.is_empty()) {
+        entries.push(Entry { label: "published".into(), swatch: Swatch::Line(PUBLISHED) });
+    }
+    entries.extend(common.iter().map(|(reference, value)| Entry {
+        label: fitted(&format!("{}: {}", reference.name, plain(*value)), LABEL_SIZE, false, 300.0),
+        swatch: Swatch::Line(PUBLISHED),
+    }));
+    let legend = Legend { entries };
     let width = WIDTH - 2.0 * MARGIN;
     let top = MARGIN + legend.height(width) + 4.0;
     let height = 78.0 + row_height * rows.len() as f64;
@@ -111,14 +148,17 @@ fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
 
     let negative = rows.iter().map(|r| r.terms.iter().map(|t| t.mean.min(0.0)).sum::<f64>()).fold(0.0, f64::min);
     let positive = rows.iter().map(|r| r.terms.iter().map(|t| t.mean.max(0.0)).sum::<f64>()).fold(0.0, f64::max);
-    let x = Axis::linear(negative * 1.03, positive * 1.03, 4);
+    let lines = || rows.iter().flat_map(|r| &r.published).copied().chain(common.iter().map(|(_, value)| *value));
+    let x = Axis::linear(lines().fold(negative, f64::min) * 1.03, lines().fold(positive, f64::max) * 1.03, 4);
     let left = Panel::new(&mut scene, bars, "Bound, by term", study.unit(), x, categories());
     let spread = rows.iter().flat_map(|r| r.seeds.iter().map(|s| s.1).chain([r.bits.low(), r.bits.high()]));
     // An interval of two seeds can be wider than everything else: the axis follows the seeds and lets it run out.
     let (low, high) = rows.iter().flat_map(|r| &r.seeds).fold((f64::INFINITY, f64::NEG_INFINITY), |(a, b), s| (a.min(s.1), b.max(s.1)));
     let room = (high - low).max(1e-3 * high.abs());
     let floor = if scale == Scale::Log { low * 0.7 } else { low - room };
-    let x = Axis::around(spread.filter(|v| v.is_finite()).map(|v| v.clamp(floor, high + room)), scale, 0.05, 4);
+    // A published value far away is drawn on the left alone: here the seeds are to be told apart.
+    let near = lines().filter(|v| *v > floor - 2.0 * room && *v < high + 3.0 * room);
+    let x = Axis::around(spread.filter(|v| v.is_finite()).map(|v| v.clamp(floor, high + room)).chain(near), scale, 0.05, 4);
     let right = Panel::new(&mut scene, dots, "Bound, mean and seeds", study.unit(), x, categories());
 
     for (i, row) in rows.iter().enumerate() {
@@ -138,11 +178,16 @@ fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
             if row.bits.n > 0 { INK } else { MUTED },
             Anchor::End,
         );
-        if row.bits.n == 0 {
-            continue;
+        if row.bits.n > 0 {
+            stack(&mut scene, &left, row, y, row_height * 0.66);
+            spread_of(&mut scene, &right, row, y, row_height);
         }
-        stack(&mut scene, &left, row, y, row_height * 0.66);
-        spread_of(&mut scene, &right, row, y, row_height);
+        for value in &row.published {
+            [&left, &right].into_iter().for_each(|panel| dashed(&mut scene, panel, *value, y - row_height * 0.46, y + row_height * 0.46));
+        }
+    }
+    for (_, value) in &common {
+        [&left, &right].into_iter().for_each(|panel| dashed(&mut scene, panel, *value, panel.area.y, panel.area.bottom()));
     }
     if negative < 0.0
         && let Some((zero, _)) = left.place(0.0, 0.0)
@@ -150,6 +195,13 @@ fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
         scene.line(vec![(zero, left.area.y), (zero, left.area.bottom())], Stroke::solid(MUTED, 1.2));
     }
     scene
+}
+
+/// A published value, where the panel has a place for it.
+fn dashed(scene: &mut Scene, panel: &Panel, value: f64, top: f64, bottom: f64) {
+    if let Some((x, _)) = panel.place(value, 0.0).filter(|(x, _)| (panel.area.x..=panel.area.right()).contains(x)) {
+        scene.line(vec![(x, top), (x, bottom)], PUBLISHED);
+    }
 }
 
 /// The three terms end to end: positive ones to the right of 0, negative ones to the left.
@@ -209,6 +261,39 @@ mod tests {
         for (field, value) in [(3, by_hand.mean), (4, by_hand.low()), (5, by_hand.high())] {
             assert!((row[field].parse::<f64>().unwrap() - value).abs() < 1e-12);
         }
+    }
+
+    #[test]
+    fn published_values_are_drawn_dashed_with_their_source_and_stand_in_the_csv() {
+        let mut data = synthetic::sweep();
+        let lines = |data: &crate::report::SweepData| {
+            let Drawn::Figure(figure) = draw(&Study::new(data)).unwrap() else { panic!("no figure") };
+            (figure.scene.clone(), figure.caption.clone(), figure.csv.clone())
+        };
+        let (before, caption, _) = lines(&data);
+        assert!(!caption.contains("Dashed"));
+        let reference = |name: &str, cells: &[&str], value: f64| Reference {
+            name: name.into(),
+            cells: cells.iter().map(|c| (*c).into()).collect(),
+            values: [("bits_per_dim".to_string(), value), ("fid".to_string(), 3.17)].into(),
+            source: format!("{name}, Table 2"),
+            note: String::new(),
+        };
+        let cell = data.runs[3].run.cell.clone();
+        data.record.references = vec![reference("Ho", &[&cell], 3.7), reference("entropy", &[], 2.5), reference("FID only", &[], 1.0)];
+        data.record.references[2].values.remove("bits_per_dim");
+        let (after, caption, csv) = lines(&data);
+        assert!(caption.contains("Dashed: published values (Ho, Table 2; entropy, Table 2)."), "{caption}");
+        assert!(
+            csv.contains("linear · vlb,\"published: Ho, Table 2\",,3.7,,,,,\n")
+                && csv.contains("entropy,\"published: entropy, Table 2\",,2.5,"),
+            "{csv}"
+        );
+        let svg = |scene: &Scene| crate::report::draw::svg::render(scene, "", "");
+        let dashes = |scene: &Scene| svg(scene).matches("stroke-dasharray").count();
+        // One row's value and one common value, each in the left panel at least, and their entries in the legend.
+        assert!(dashes(&after) >= dashes(&before) + 4, "{} {}", dashes(&before), dashes(&after));
+        assert!(after.text_boxes().iter().any(|(text, _)| text == "entropy: 2.5"));
     }
 
     #[test]
