@@ -79,7 +79,6 @@ mod tests {
             per_example_decoder: at(0.0),
             per_example_kl: at(0.0),
             per_example: at(0.0),
-            by_example: Vec::new(),
             per_example_excess: Moments::default(),
             choice_variance: 0.0,
             excess_choice_variance: f64::NAN,
