@@ -18,7 +18,7 @@
 //! | 1 | [`optim`] | AdamW, averaging, clipping: one pass over flat buffers |
 //! | 1 | [`data`] | embedded sets, toys, HDF5, importers, pictures of examples |
 //! | 2 | [`config`] | experiment file → grid → complete [`config::RunConfig`] with its identity |
-//! | 3 | [`train`] | the loop, checkpoints, the device |
+//! | 3 | [`train`] | the loop, checkpoints, trained runs read back, the floor of their loss, the device |
 //! | 3 | [`store`] | the results folder: atomic files, locks, Parquet |
 //! | 4 | [`sweep`] | what is left to do, one process per run, progress, signals |
 //! | 4 | [`report`] | figures, comparison, the HTML page |
@@ -68,6 +68,7 @@
 //! - \[Ba16\] Layer Normalization, arXiv:1607.06450v1
 //! - \[Loshchilov19\] Decoupled Weight Decay Regularization, arXiv:1711.05101v3
 //! - \[Lavin15\] Fast Algorithms for Convolutional Neural Networks, arXiv:1509.09308v2
+//! - \[Gretton12\] A Kernel Two-Sample Test, JMLR 13 (2012)
 //! - \[Salmon11\] Parallel Random Numbers: As Easy as 1, 2, 3, SC'11
 
 pub mod cli;

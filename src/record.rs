@@ -125,7 +125,38 @@ impl LossRow {
     }
 }
 
-/// One evaluation of the bound: a line of `metrics.jsonl`.
+/// The least that a bound can be on the same draws, where the distribution of the data is known.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Floor {
+    #[serde(with = "nan_as_null")]
+    pub bits_per_dim: f64,
+    /// Standard error of the bound less its floor, which is far smaller than that of either.
+    #[serde(with = "nan_as_null")]
+    pub excess_se: f64,
+}
+
+/// How far samples are from held-out data. Both distances depend on the data set and on the numbers of examples.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct SampleQuality {
+    /// Samples and held-out examples that were compared.
+    pub samples: u32,
+    pub data: u32,
+    /// √(mean over directions of W_2²).
+    #[serde(with = "nan_as_null")]
+    pub sliced_wasserstein: f64,
+    #[serde(with = "nan_as_null")]
+    pub sliced_wasserstein_se: f64,
+    /// The same of training examples, as many as samples: what perfect samples would have.
+    #[serde(with = "nan_as_null")]
+    pub sliced_wasserstein_of_data: f64,
+    /// The unbiased estimate of the squared kernel MMD: about 0, of either sign, for perfect samples.
+    #[serde(with = "nan_as_null")]
+    pub mmd2: f64,
+    #[serde(with = "nan_as_null")]
+    pub mmd2_se: f64,
+}
+
+/// One evaluation of the bound: a line of `metrics.jsonl`. What may be absent is absent from files of earlier versions.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Evaluation {
     pub split: Split,
@@ -139,7 +170,7 @@ pub struct Evaluation {
     /// The whole bound, prior included; `Σ t_weight · vb_mean` of the rows it came from.
     #[serde(with = "nan_as_null")]
     pub bits_per_dim: f64,
-    /// Its standard error over images (and noise).
+    /// Its standard error over images, their noise, and the choice of timesteps.
     #[serde(with = "nan_as_null")]
     pub bits_per_dim_se: f64,
     #[serde(with = "nan_as_null")]
@@ -153,6 +184,15 @@ pub struct Evaluation {
     pub eps_mse: f64,
     /// Samples dropped because a value was not finite; above zero the figures are of what was left.
     pub n_nonfinite: u64,
+    /// The part of the standard error that comes of visiting some timesteps only; absent where every t was visited, and from
+    /// earlier versions, whose standard error leaves it out.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub timestep_se: Option<f64>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub floor: Option<Floor>,
+    /// Of the samples drawn at the end of training: with the last evaluation alone.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub samples: Option<SampleQuality>,
 }
 
 /// One axis of a sweep, with its values as the experiment file wrote them.

@@ -23,6 +23,8 @@ pub enum Purpose {
     ToyData = 9,
     /// Choice of examples for evaluation.
     Subset = 10,
+    /// Directions of the sliced Wasserstein distance.
+    Projection = 21,
 }
 
 /// The seed of every evaluation's noise, whatever the run's own seed is.

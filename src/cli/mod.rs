@@ -5,6 +5,7 @@
 mod bench;
 mod data;
 mod error;
+mod evaluate;
 mod inspect;
 mod output;
 mod plan;
@@ -48,6 +49,8 @@ enum Command {
     Ls(runs::LsArgs),
     /// Show one run: configuration, state, results, files.
     Show(runs::ShowArgs),
+    /// Evaluate the bound of a trained run again: any split, any timesteps, with its error, its floor, rate and distortion.
+    Evaluate(evaluate::EvaluateArgs),
     /// Print every coefficient of a noise schedule, one row per timestep.
     Schedule(inspect::ScheduleArgs),
     /// Draw data being noised: a strip of images at chosen timesteps.
@@ -115,7 +118,7 @@ pub fn main() -> i32 {
         .without_time()
         .with_env_filter(tracing_subscriber::EnvFilter::try_from_env("DDPM_LAB_LOG").unwrap_or_else(|_| "warn".into()))
         .init();
-    if matches!(cli.command, Command::Bench(_) | Command::Worker(_)) {
+    if matches!(cli.command, Command::Bench(_) | Command::Evaluate(_) | Command::Worker(_)) {
         // SAFETY: the threads of this process are started by the commands below.
         unsafe { crate::train::no_threads_but_ours() };
     }
@@ -125,6 +128,7 @@ pub fn main() -> i32 {
         Command::Report(args) => report::report(args),
         Command::Ls(args) => runs::ls(args),
         Command::Show(args) => runs::show(args),
+        Command::Evaluate(args) => evaluate::evaluate(args),
         Command::Schedule(args) => inspect::schedule(args),
         Command::Forward(args) => inspect::forward(args),
         Command::Data(command) => data::run(command),

@@ -3,13 +3,12 @@
 use super::output::{Table, duration, print, short};
 use super::{CliError, StoreArgs, exit, load_grid, sweep};
 use crate::config::{EvalTimesteps, Grid, GridRun};
-use crate::data::{Encoding, Shape};
-use crate::diffusion::decoder::Decoder;
-use crate::diffusion::{BinomialDiffusion, Diffusion, DiffusionSpec, Kernel, NoiseSchedule, VarianceType};
+use crate::diffusion::preflight::Preflight;
+use crate::diffusion::{Diffusion, Kernel};
 use crate::model::Model;
 use crate::store::{ResultsStore, RunState};
 use crate::sweep::Plan;
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 
 #[derive(clap::Args)]
@@ -153,61 +152,34 @@ fn cost(grid: &Grid, states: &[Standing], costs: &[f64]) -> String {
     )
 }
 
-/// What a schedule leaves of the signal, and what a fixed variance costs at t = 1.
-struct Preflight {
-    alpha_bar_last: f64,
-    prior: f64,
-    floor: Option<f64>,
-}
-
-impl Preflight {
-    fn of(spec: &DiffusionSpec, encoding: Encoding) -> Result<Self, CliError> {
-        let schedule = NoiseSchedule::of(&spec.noise())?;
-        let alpha_bar_last = *schedule.alpha_bars.last().expect("a schedule has timesteps");
-        if spec.kernel == Kernel::Binomial {
-            // Of bits that are as often 0 as 1; a decoder of bits has no floor.
-            let process = BinomialDiffusion::new(spec, Shape { height: 1, width: 2, channels: 1 })?;
-            return Ok(Self { alpha_bar_last, prior: process.prior_bits_per_dim(&[-1.0, 1.0]), floor: None });
-        }
-        let floor = match (encoding, spec.variance) {
-            (Encoding::Discrete { .. }, VarianceType::FixedSmall | VarianceType::FixedLarge) => {
-                let (log_variance, _) = schedule.reverse_log_variances(spec.variance, spec.first_log_variance);
-                Some(Decoder::new(encoding, spec.decoder_cdf).nats(0.0, 0.0, log_variance[0]).0 / std::f64::consts::LN_2)
-            }
-            _ => None,
-        };
-        Ok(Self {
-            alpha_bar_last,
-            prior: schedule.prior_bits_per_dim(if matches!(encoding, Encoding::Continuous) { 1.0 } else { 0.25 }),
-            floor,
-        })
-    }
-}
-
 /// One line per distinct process of the grid, and warnings in words.
-fn preflight(grid: &Grid) -> Result<String, CliError> {
-    let mut table = Table::new(&["schedule", ">T", "variance", ">abar_T", ">L_T", ">L_0 floor"]);
-    let mut seen = HashMap::new();
-    for run in &grid.runs {
+pub fn preflight(grid: &Grid) -> Result<String, CliError> {
+    let mut table = Table::new(&["schedule", ">T", "prediction", "variance", ">abar_T", ">L_T", ">L_0 floor", ">says 0", ">at t = T"]);
+    let mut shown: Vec<Vec<String>> = Vec::new();
+    for (run, p) in processes(grid)? {
         let d = &run.config.diffusion;
-        if seen.insert((format!("{:?}", d.noise()), d.variance), ()).is_some() {
-            continue;
-        }
-        let p = Preflight::of(d, run.info.encoding)?;
-        table.row(vec![
+        let or_dash = |cell: Option<String>| cell.unwrap_or_else(|| "–".to_owned());
+        let row = vec![
             d.noise().to_string(),
             d.timesteps.to_string(),
+            d.prediction.to_string(),
             match d.kernel {
                 Kernel::Gaussian => d.variance.to_string(),
                 Kernel::Binomial => "–".to_owned(),
             },
             short(p.alpha_bar_last),
             short(p.prior),
-            p.floor.map_or("–".to_owned(), |f| format!("{:.3}", f.max(0.0))),
-        ]);
+            or_dash(p.decoder_floor.map(|f| format!("{f:.3}"))),
+            or_dash(p.zero.map(|z| format!("{:.2}", z.bits_per_dim))),
+            or_dash(p.zero.map(|z| short(z.last))),
+        ];
+        if !shown.contains(&row) {
+            table.row(row.clone());
+            shown.push(row);
+        }
     }
     let mut text = format!(
-        "\nBefore it runs (bits/dim; L_0 floor: the decoder's cost under an exact mean at this fixed variance):\n{}",
+        "\nBefore it runs, in bits/dim. L_0 floor: the decoder's cost under an exact mean at this fixed variance. says 0: the bound\nof a network that puts out 0, as training begins; at t = T: the last step's part of it.\n{}",
         table.render("  ")
     );
     for warning in warnings(grid)? {
@@ -217,32 +189,26 @@ fn preflight(grid: &Grid) -> Result<String, CliError> {
 }
 
 /// What a careful reader would object to, once per process.
-pub fn warnings(grid: &Grid) -> Result<Vec<String>, CliError> {
+fn warnings(grid: &Grid) -> Result<Vec<String>, CliError> {
     let mut out: Vec<String> = Vec::new();
-    for run in &grid.runs {
+    for (run, p) in processes(grid)? {
         let d = &run.config.diffusion;
-        let p = Preflight::of(d, run.info.encoding)?;
-        let mut add = |warning: String| {
-            if !out.contains(&warning) {
-                out.push(warning);
-            }
+        let new: Vec<String> = p.warnings(d, run.config.loss.variant, d.clip_x0).into_iter().filter(|w| !out.contains(w)).collect();
+        out.extend(new);
+    }
+    Ok(out)
+}
+
+/// The first run of each distinct process, data and loss, with what is known of it beforehand.
+fn processes(grid: &Grid) -> Result<Vec<(&GridRun, Preflight)>, CliError> {
+    let mut out: Vec<(&GridRun, Preflight)> = Vec::new();
+    for run in &grid.runs {
+        let same = |other: &GridRun| {
+            (&other.config.diffusion, other.info.encoding, other.config.loss.variant)
+                == (&run.config.diffusion, run.info.encoding, run.config.loss.variant)
         };
-        if p.alpha_bar_last > 0.005 {
-            add(format!(
-                "{} at T = {} leaves abar_T = {}: x_T is not noise, so samples start from the wrong distribution and L_T is {} bits/dim; linear_scaled keeps abar_T at any T",
-                d.noise(),
-                d.timesteps,
-                short(p.alpha_bar_last),
-                short(p.prior)
-            ));
-        }
-        if let Some(floor) = p.floor.filter(|f| *f > 1.0) {
-            add(format!(
-                "{} at T = {} with {} pays at least {floor:.2} bits/dim at t = 1 whatever the network; more timesteps, another schedule or learned_range lower it",
-                d.noise(),
-                d.timesteps,
-                d.variance
-            ));
+        if !out.iter().any(|(other, _)| same(other)) {
+            out.push((run, Preflight::of(&run.config.diffusion, run.info.encoding)?));
         }
     }
     Ok(out)

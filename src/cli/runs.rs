@@ -52,7 +52,7 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
             store.read_sweep(name)?.runs.iter().filter_map(|r| by_id.get(&r.run_id).cloned()).collect()
         }
     };
-    let mut table = Table::new(&["run", "state", ">step", ">bits/dim ± s.e.", "on", ">time", "configuration"]);
+    let mut table = Table::new(&["run", "state", ">step", ">bits/dim ± s.e.", "on", ">SWD", ">time", "configuration"]);
     let (mut count, mut text) = (0, String::new());
     for run in &runs {
         // A damaged run is listed as such, so that one torn file does not hide the others.
@@ -82,6 +82,7 @@ pub fn ls(args: &LsArgs) -> Result<i32, CliError> {
             or_dash(manifest.as_ref().map(|m| format!("{}/{}", m.step, m.steps))),
             or_dash(result.map(bits)),
             or_dash(result.map(|e| e.split.to_string())),
+            or_dash(result.and_then(|e| Some(format!("{:.4}", e.samples.as_ref()?.sliced_wasserstein)))),
             or_dash(manifest.as_ref().map(|m| duration(m.volatile.seconds))),
             run.slug().to_owned(),
         ]);
@@ -147,6 +148,22 @@ pub fn show(args: &ShowArgs) -> Result<i32, CliError> {
             ]);
         }
         text += &format!("\n{}", table.render("  "));
+    }
+    if let Some(e) = manifest.as_ref().and_then(final_evaluation) {
+        if let Some(floor) = &e.floor {
+            text += &format!(
+                "\n  The exact denoiser of this data has {:.4} bits/dim on the same draws: {:.4} ± {:.4} are left to gain.\n",
+                floor.bits_per_dim,
+                e.bits_per_dim - floor.bits_per_dim,
+                floor.excess_se
+            );
+        }
+        if let Some(q) = &e.samples {
+            text += &format!(
+                "\n  {} samples against {} test examples: sliced Wasserstein {:.4} ± {:.4} (as many training examples: {:.4}), MMD² {:.5} ± {:.5}\n",
+                q.samples, q.data, q.sliced_wasserstein, q.sliced_wasserstein_se, q.sliced_wasserstein_of_data, q.mmd2, q.mmd2_se
+            );
+        }
     }
     text += &format!("\n{}", run.config_text()?);
     print(&text);

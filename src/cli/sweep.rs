@@ -1,6 +1,6 @@
 //! `sweep`: run what an experiment file asks for and the store does not have.
 
-use super::output::print;
+use super::output::{complain, print};
 use super::{CliError, StoreArgs, exit, load_grid, plan};
 use crate::config::Grid;
 use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun};
@@ -22,6 +22,9 @@ pub struct SweepArgs {
     /// Runs at a time. Default: one per core while there are enough runs; fewer runs get several threads each.
     #[arg(short, long, value_name = "N")]
     jobs: Option<usize>,
+    /// Threads of each run. Default: the cores, shared. Changes no number on a CPU.
+    #[arg(long, value_name = "N")]
+    threads: Option<usize>,
     /// auto, cpu, cuda or cuda:N.
     #[arg(long, default_value = "auto")]
     device: DeviceChoice,
@@ -50,9 +53,6 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
         if !cfg!(feature = "cuda") {
             return Err(CliError::input("this build has no CUDA", "build with `--features cuda`, or use --device cpu"));
         }
-    }
-    for warning in plan::warnings(&grid)? {
-        tracing::warn!("{warning}");
     }
     let store = ResultsStore::open(&args.store.results)?;
     let plan = Plan::new(&store, planned(&grid))?;
@@ -90,7 +90,11 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
         return Ok(if counts.failed + counts.diverged > 0 { exit::SOME_FAILED } else { exit::DONE });
     }
 
-    let (jobs, threads) = share_cores(args.jobs.or(grid.run.jobs), to_run, args.device);
+    if args.progress != ProgressMode::Json {
+        complain(&format!("{}\n", plan::preflight(&grid)?));
+    }
+    let (jobs, share) = share_cores(args.jobs.or(grid.run.jobs), to_run, args.device);
+    let threads = args.threads.unwrap_or(share).max(1);
     let program = std::env::current_exe().map_err(|e| CliError::Internal(format!("this program cannot find itself: {e}")))?;
     let typed: Vec<String> = std::env::args().collect();
     let command = serde_json::to_string(&typed).map_err(|e| CliError::Internal(e.to_string()))?;

@@ -146,7 +146,7 @@ fn build_literal_defaults() -> RunConfig {
 }
 
 fn placeholder() -> RunConfig {
-    use super::run::{Dtype, EvalSpec, EvalTimesteps, LogSpec, OptimizerKind, SampleSpec, TrainSpec};
+    use super::run::{Dtype, EvalSpec, EvalTimesteps, FloorChoice, LogSpec, OptimizerKind, SampleSpec, TrainSpec};
     use crate::data::{AxisOrder, DataSpec};
     use crate::diffusion::*;
     use crate::model::{Init, ModelKind, ModelSpec, TimeEmbedding};
@@ -209,7 +209,7 @@ fn placeholder() -> RunConfig {
             dtype: Dtype::F32,
         },
         log: LogSpec { every: 0 },
-        eval: EvalSpec { every: 0, images: 0, timesteps: EvalTimesteps::All, test_images: 0, draws: 0 },
+        eval: EvalSpec { every: 0, images: 0, timesteps: EvalTimesteps::All, test_images: 0, draws: 0, floor: FloorChoice::Auto },
         sample: SampleSpec { count: 0, every: 0 },
         seed: 0,
     }

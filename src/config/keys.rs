@@ -5,7 +5,7 @@
 //! `[report]`, which never touch a number and are no part of a run's identity.
 
 use super::grid::FileSettings;
-use super::run::{Dtype, EvalTimesteps, OptimizerKind, RunConfig};
+use super::run::{Dtype, EvalTimesteps, FloorChoice, OptimizerKind, RunConfig};
 use super::value::ConfigValue;
 use crate::data::{AxisOrder, DataInfo};
 use crate::diffusion::{
@@ -56,7 +56,7 @@ pub enum Identity {
     Where(fn(&RunConfig) -> bool),
     /// Only for built-in data: a file is identified by the fingerprint of its values.
     BuiltInData,
-    /// Says where values are found, not what they are.
+    /// Says where values are found, not what they are, or whether something is computed beside them.
     Never,
 }
 
@@ -319,6 +319,9 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     key!(eval.test_images: u32 = derived("128 images or 2000 points, or all of `test` where it is smaller", |c, info| c.eval.test_images = at_most(if info.shape.is_image() { 128 } else { 2000 }, info.test)),
         COUNT, |n| *n > 0, "Images of `test` in the final evaluation."),
     key!(eval.draws: u32 = lit("1"), COUNT, |n| *n > 0, "Noise draws for each image and timestep."),
+    key!(eval.floor: FloorChoice = lit("\"auto\""),
+        "The irreducible loss in `mse_floor` and `vb_floor`: of every split where the data's distribution is known (gaussian_mixture, heartbeat), else of `train` alone, by the posterior mean over the training examples (\"auto\": where that costs at most 1 % of the training's operations).")
+        .identity(Identity::Never),
     key!(sample.count: u32 = derived("64 images or 2000 points", |c, info| c.sample.count = if info.shape.is_image() { 64 } else { 2000 }), "Samples drawn at the end.").also(&["num_samples"]),
     key!(sample.every: u32 = lit("0"), "Samples also every so many steps; 0 only at the end."),
     SEED,

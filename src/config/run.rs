@@ -27,6 +27,16 @@ pub enum EvalTimesteps {
     Strided(u32),
 }
 
+named_enum! {
+    /// Whether the irreducible loss is put beside the run's own.
+    pub enum FloorChoice {
+        /// Where it is cheap beside the training.
+        Auto = "auto",
+        On = "on",
+        Off = "off",
+    }
+}
+
 /// The `[train]` section.
 #[derive(Clone, Debug, PartialEq)]
 pub struct TrainSpec {
@@ -69,6 +79,8 @@ pub struct EvalSpec {
     pub test_images: u32,
     /// Noise draws per image and timestep.
     pub draws: u32,
+    /// Fills `mse_floor` and `vb_floor`; changes no other number, so it is no part of identity.
+    pub floor: FloorChoice,
 }
 
 /// The `[sample]` section.

@@ -20,6 +20,11 @@ pub(super) fn heartbeat() -> [Examples; 3] {
     phases.map(|phases| Examples::from_levels(HEARTBEAT, 2, phases.iter().flat_map(|&phase| beats(phase)).collect()))
 }
 
+/// The five sequences there are, as the network sees them, one after the other.
+pub fn heartbeats() -> Vec<f32> {
+    (0..PERIOD as u32).flat_map(beats).map(|bit| f32::from(bit) * 2.0 - 1.0).collect()
+}
+
 /// The sequence of one phase.
 fn beats(phase: u32) -> impl Iterator<Item = u8> {
     (0..LENGTH).map(move |i| u8::from(i % PERIOD == phase as usize))

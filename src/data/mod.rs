@@ -17,6 +17,7 @@ pub mod import;
 pub mod picture;
 mod toy;
 
+pub use binary::heartbeats;
 pub use builtin::{Builtin, builtins};
 pub use error::DataError;
 pub use examples::{Examples, mirror};

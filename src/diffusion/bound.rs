@@ -2,48 +2,16 @@
 //!
 //! Start at [`evaluate`]. Noise comes from [`rng::EVALUATION_SEED`](crate::rng::EVALUATION_SEED) and depends on
 //! (t, example, draw) alone, so every run is measured on the same draws and differences between runs are paired.
-//! Results are gathered in the order of (t, draw, example), whatever thread computed them.
+//! Results are gathered in the order of (t, draw, example), whatever thread computed them. A second denoiser, the best there
+//! can be, may run beside the first on the same draws: what lies between them is then known far better than either.
 
+use super::timestep_plan::TimestepPlan;
 use super::{Denoiser, DenoiserError, Diffusion, Interrupted, SampleTerms};
 use crate::record::Moments;
 use crate::rng::{self, Purpose};
 use crate::units::Timestep;
 use rayon::prelude::*;
 use std::sync::atomic::{AtomicBool, Ordering};
-
-/// The timesteps of an evaluation, each with the number of timesteps it stands for.
-#[derive(Clone, Debug, PartialEq)]
-pub struct TimestepPlan(pub Vec<(Timestep, f64)>);
-
-impl TimestepPlan {
-    /// Every timestep.
-    pub fn all(timesteps: usize) -> Self {
-        Self((0..timesteps).map(|i| (Timestep::from_index(i), 1.0)).collect())
-    }
-
-    /// t = 1 by itself, and one timestep drawn in each of `strata − 1` strata of 2..=T that widen geometrically.
-    ///
-    /// The terms of the bound fall about as 1/t, so strata of equal ratio keep each of them nearly constant; the first are
-    /// single timesteps, where most of the bound lies. The draw is uniform within its stratum, so the weighted sum is an
-    /// unbiased estimate of the full one; it comes from the evaluation's own stream, so all evaluations with this T and
-    /// this number of strata visit the same t.
-    pub fn strided(timesteps: usize, strata: u32) -> Self {
-        let mut plan = vec![(Timestep::FIRST, 1.0)];
-        let strata = (strata.max(2) as usize - 1).min(timesteps - 1);
-        let stream = rng::stream(rng::EVALUATION_SEED, Purpose::Timestep, timesteps as u32);
-        // The next stratum is first..end, t counted from 1; `left` strata must reach T and have a timestep each.
-        let mut first = 2;
-        for left in (1..=strata).rev() {
-            let ratio = ((timesteps + 1) as f64 / first as f64).powf(1.0 / left as f64);
-            let end = ((first as f64 * ratio).round() as usize).clamp(first + 1, timesteps + 2 - left);
-            let size = (end - first) as u32;
-            let t = first + stream.below(left as u32, strata as u32, size) as usize;
-            plan.push((Timestep::from_index(t - 1), f64::from(size)));
-            first = end;
-        }
-        Self(plan)
-    }
-}
 
 /// What was seen at one timestep.
 #[derive(Clone, Copy, Debug, Default, PartialEq)]
@@ -72,15 +40,46 @@ impl TimestepEstimate {
     }
 }
 
+/// What the best possible denoiser saw at one timestep, and by how much the other one was worse, draw by draw.
+#[derive(Clone, Copy, Debug, Default, PartialEq)]
+pub struct FloorEstimate {
+    pub mse: Moments,
+    pub vb: Moments,
+    /// Own less floor.
+    pub mse_excess: Moments,
+    pub vb_excess: Moments,
+}
+
+impl FloorEstimate {
+    fn push(&mut self, own: &SampleTerms, floor: &SampleTerms) {
+        if own.is_finite() && floor.is_finite() {
+            self.mse.push(floor.mse);
+            self.vb.push(floor.vb);
+            self.mse_excess.push(own.mse - floor.mse);
+            self.vb_excess.push(own.vb - floor.vb);
+        }
+    }
+}
+
 /// A bound in bits/dim, with the terms it is the sum of.
 #[derive(Clone, Debug, PartialEq)]
 pub struct BoundEstimate {
     /// (t, weight, what was seen there).
     pub timesteps: Vec<(Timestep, f64, TimestepEstimate)>,
+    /// One for each of `timesteps`; empty where no floor was asked for.
+    pub floors: Vec<FloorEstimate>,
     /// The prior term over the examples.
     pub prior: Moments,
-    /// The whole bound of each example.
+    /// The term at t = 1 of each example, its terms at t ≥ 2, and its whole bound.
+    pub per_example_decoder: Moments,
+    pub per_example_kl: Moments,
     pub per_example: Moments,
+    /// The bound of each example less that of the floor.
+    pub per_example_excess: Moments,
+    /// Variance of the bound that comes of visiting some timesteps only: see [`TimestepPlan::choice_variance`].
+    pub choice_variance: f64,
+    /// The same of the excess.
+    pub excess_choice_variance: f64,
     pub examples: u32,
     pub draws: u32,
 }
@@ -94,10 +93,20 @@ impl BoundEstimate {
         self.prior.mean + self.decoder() + self.kl()
     }
 
-    /// Standard error over examples, each with its own noise: the whole bound of an example is one observation, so
-    /// that what makes an image hard at many timesteps is counted as the one accident it is.
+    /// Standard error over examples, each with its own noise, and over the choice of timesteps: the whole bound of an
+    /// example is one observation, so that what makes an image hard at many timesteps is counted as the one accident it is.
     pub fn standard_error(&self) -> f64 {
-        self.per_example.standard_error()
+        combined(&self.per_example, self.choice_variance)
+    }
+
+    /// The part of the standard error that the choice of timesteps has.
+    pub fn choice_error(&self) -> f64 {
+        self.choice_variance.max(0.0).sqrt()
+    }
+
+    /// Standard error of [`kl`](Self::kl).
+    pub fn kl_error(&self) -> f64 {
+        combined(&self.per_example_kl, self.choice_variance)
     }
 
     /// The term at t = 1.
@@ -108,6 +117,21 @@ impl BoundEstimate {
     /// The sum of the terms at t ≥ 2.
     pub fn kl(&self) -> f64 {
         self.timesteps.iter().filter(|(t, _, _)| *t != Timestep::FIRST).map(|(_, w, e)| w * e.mean_vb()).sum()
+    }
+
+    /// The bound of the best possible denoiser on the same draws; `None` where none was asked for.
+    pub fn floor(&self) -> Option<f64> {
+        (!self.floors.is_empty())
+            .then(|| self.prior.mean + self.timesteps.iter().zip(&self.floors).map(|((_, w, _), f)| w * f.vb.mean).sum::<f64>())
+    }
+
+    /// By how much the bound lies above its floor, and the standard error of that; `None` where no floor was asked for.
+    pub fn excess(&self) -> Option<(f64, f64)> {
+        if self.floors.is_empty() {
+            return None;
+        }
+        let mean = if self.n_nonfinite() > 0 { f64::NAN } else { self.per_example_excess.mean };
+        Some((mean, combined(&self.per_example_excess, self.excess_choice_variance)))
     }
 
     /// eps-MSE averaged over uniform t, as training draws it.
@@ -121,14 +145,23 @@ impl BoundEstimate {
     }
 }
 
+fn combined(per_example: &Moments, choice_variance: f64) -> f64 {
+    // `max` would make a zero of NaN.
+    let choice = if choice_variance < 0.0 { 0.0 } else { choice_variance };
+    (per_example.standard_error().powi(2) + choice).sqrt()
+}
+
 /// How far to look, and whom to tell.
 pub struct BoundOptions<'a> {
     pub timesteps: &'a TimestepPlan,
-    pub draws: u32,
+    /// The best possible denoiser of this data, to run on the same draws.
+    pub floor: Option<&'a dyn Denoiser>,
     /// Set by another thread to end the evaluation.
     pub stop: &'a AtomicBool,
     /// Called now and then with (network calls made, network calls in all).
     pub progress: &'a mut dyn FnMut(u64, u64),
+    /// Called for each visit in its order, with the terms of every example, each the mean over its draws.
+    pub each: &'a mut dyn FnMut(usize, &[SampleTerms]),
 }
 
 /// Evaluates the bound of `denoiser` over `examples` (each D numbers, in order), on the current thread pool.
@@ -143,62 +176,113 @@ pub fn evaluate(
 ) -> Result<BoundEstimate, Interrupted> {
     let dims = diffusion.shape().dims();
     let count = examples.len() / dims;
-    let draws = options.draws.max(1) as usize;
-    let per_timestep = count * draws;
-    let plan = &options.timesteps.0;
-    let total = (per_timestep * plan.len()) as u64;
+    let plan = options.timesteps;
+    let visits = plan.visits();
+    let total: u64 = visits.iter().map(|v| u64::from(v.draws) * count as u64).sum();
     let batch = denoiser.batch().max(1);
+    let sampled = plan.is_sampled();
 
-    let mut prior = Moments::default();
-    let mut whole: Vec<f64> = Vec::with_capacity(count);
-    for x_0 in examples.chunks_exact(dims) {
-        let term = diffusion.prior_bits_per_dim(x_0);
-        prior.push(term);
-        whole.push(term);
-    }
+    let prior_terms: Vec<f64> = examples.chunks_exact(dims).map(|x_0| diffusion.prior_bits_per_dim(x_0)).collect();
+    let mut whole = Whole { decoder: vec![0.0; count], kl: vec![0.0; count], excess: vec![0.0; count] };
+    // What the choice of timesteps shows itself in: the terms of each example at the visits of incomplete strata.
+    let mut chosen: Vec<Vec<f64>> = vec![Vec::new(); visits.len()];
+    let mut chosen_excess = chosen.clone();
 
-    // Blocks of timesteps bound the memory; within one, batches go to the threads and come back in order.
-    let block = (64 * batch).div_ceil(per_timestep.max(1)).max(1);
-    let mut timesteps = Vec::with_capacity(plan.len());
+    // Blocks of visits bound the memory; within one, batches go to the threads and come back in order.
+    let mut timesteps = Vec::with_capacity(visits.len());
+    let mut floors = Vec::new();
     let mut done = 0u64;
-    for part in plan.chunks(block) {
-        let jobs: Vec<(Timestep, usize)> = part.iter().flat_map(|(t, _)| (0..per_timestep).map(move |i| (*t, i))).collect();
-        let terms: Vec<Vec<SampleTerms>> = jobs
+    let mut next = 0;
+    while next < visits.len() {
+        let mut jobs: Vec<(Timestep, usize)> = Vec::new();
+        let first = next;
+        while next < visits.len() && (next == first || jobs.len() < 64 * batch) {
+            jobs.extend((0..count * visits[next].draws as usize).map(|i| (visits[next].t, i)));
+            next += 1;
+        }
+        let terms: Vec<Vec<Pair>> = jobs
             .par_chunks(batch)
             .map(|jobs| {
                 if options.stop.load(Ordering::Relaxed) {
                     return Err(Interrupted::Stopped);
                 }
-                evaluate_batch(diffusion, denoiser, examples, count, jobs).map_err(Interrupted::Denoiser)
+                evaluate_batch(diffusion, denoiser, options.floor, examples, count, jobs).map_err(Interrupted::Denoiser)
             })
             .collect::<Result<_, _>>()?;
         let mut terms = terms.into_iter().flatten();
-        for (t, weight) in part {
-            let mut estimate = TimestepEstimate::default();
-            for i in 0..per_timestep {
-                let sample = terms.next().expect("one result for each job");
-                estimate.push(&sample);
-                whole[i % count] += weight * sample.vb / draws as f64;
+        for (v, visit) in visits.iter().enumerate().take(next).skip(first) {
+            let draws = f64::from(visit.draws);
+            let (mut estimate, mut floor) = (TimestepEstimate::default(), FloorEstimate::default());
+            let mut means = vec![SampleTerms { mse: 0.0, x0_mse: 0.0, vb: 0.0 }; count];
+            let mut excess = vec![0.0; count];
+            for i in 0..count * visit.draws as usize {
+                let (own, best) = terms.next().expect("one result for each job");
+                estimate.push(&own);
+                let mean = &mut means[i % count];
+                mean.mse += own.mse / draws;
+                mean.x0_mse += own.x0_mse / draws;
+                mean.vb += own.vb / draws;
+                if let Some(best) = best {
+                    floor.push(&own, &best);
+                    excess[i % count] += (own.vb - best.vb) / draws;
+                }
             }
-            timesteps.push((*t, *weight, estimate));
+            let part = if visit.t == Timestep::FIRST { &mut whole.decoder } else { &mut whole.kl };
+            part.iter_mut().zip(&means).for_each(|(sum, terms)| *sum += visit.weight * terms.vb);
+            whole.excess.iter_mut().zip(&excess).for_each(|(sum, x)| *sum += visit.weight * x);
+            (options.each)(v, &means);
+            if sampled[v] {
+                chosen[v] = means.iter().map(|terms| terms.vb).collect();
+                chosen_excess[v] = excess;
+            }
+            timesteps.push((visit.t, visit.weight, estimate));
+            if options.floor.is_some() {
+                floors.push(floor);
+            }
         }
         done += jobs.len() as u64;
         (options.progress)(done, total);
     }
 
-    let mut per_example = Moments::default();
-    whole.iter().filter(|x| x.is_finite()).for_each(|x| per_example.push(*x));
-    Ok(BoundEstimate { timesteps, prior, per_example, examples: count as u32, draws: draws as u32 })
+    let moments = |values: &mut dyn Iterator<Item = f64>| {
+        let mut moments = Moments::default();
+        values.filter(|x| x.is_finite()).for_each(|x| moments.push(x));
+        moments
+    };
+    Ok(BoundEstimate {
+        timesteps,
+        prior: moments(&mut prior_terms.iter().copied()),
+        per_example_decoder: moments(&mut whole.decoder.iter().copied()),
+        per_example_kl: moments(&mut whole.kl.iter().copied()),
+        per_example: moments(&mut (0..count).map(|i| prior_terms[i] + whole.decoder[i] + whole.kl[i])),
+        per_example_excess: moments(&mut whole.excess.iter().copied().take(if floors.is_empty() { 0 } else { count })),
+        choice_variance: plan.choice_variance(&chosen),
+        excess_choice_variance: if floors.is_empty() { f64::NAN } else { plan.choice_variance(&chosen_excess) },
+        floors,
+        examples: count as u32,
+        draws: plan.draws(),
+    })
 }
+
+/// Sums over t of each example's terms.
+struct Whole {
+    decoder: Vec<f64>,
+    kl: Vec<f64>,
+    excess: Vec<f64>,
+}
+
+/// One draw under the denoiser and, where asked for, under the floor.
+type Pair = (SampleTerms, Option<SampleTerms>);
 
 /// One network call: `jobs` are (t, draw · count + example).
 fn evaluate_batch(
     diffusion: &Diffusion,
     denoiser: &dyn Denoiser,
+    floor: Option<&dyn Denoiser>,
     examples: &[f32],
     count: usize,
     jobs: &[(Timestep, usize)],
-) -> Result<Vec<SampleTerms>, DenoiserError> {
+) -> Result<Vec<Pair>, DenoiserError> {
     let dims = diffusion.shape().dims();
     let output_dims = diffusion.output_dims();
     let mut noise = vec![0.0; jobs.len() * dims];
@@ -212,14 +296,17 @@ fn evaluate_batch(
         diffusion.draw_noise(&stream, example as u32, &mut noise[at.clone()]);
         diffusion.q_sample(*t, &examples[example * dims..(example + 1) * dims], &noise[at.clone()], &mut x_t[at]);
     }
-    denoiser.predict(&x_t, &t, &mut output)?;
-    Ok(jobs
-        .iter()
-        .enumerate()
-        .map(|(b, (t, i))| {
+    let terms = |output: &[f32]| -> Vec<SampleTerms> {
+        let of = |(b, (t, i)): (usize, &(Timestep, usize))| {
             let at = b * dims..(b + 1) * dims;
             let x_0 = &examples[i % count * dims..(i % count + 1) * dims];
             diffusion.terms(*t, x_0, &x_t[at.clone()], &noise[at], &output[b * output_dims..(b + 1) * output_dims])
-        })
-        .collect())
+        };
+        jobs.iter().enumerate().map(of).collect()
+    };
+    denoiser.predict(&x_t, &t, &mut output)?;
+    let own = terms(&output);
+    let Some(floor) = floor else { return Ok(own.into_iter().map(|own| (own, None)).collect()) };
+    floor.predict(&x_t, &t, &mut output)?;
+    Ok(own.into_iter().zip(terms(&output)).map(|(own, best)| (own, Some(best))).collect())
 }

@@ -187,11 +187,21 @@ impl GaussianDiffusion {
         }
     }
 
-    /// The channel value that stands for the posterior's own log-variance log β̃_t; closed-form denoisers use it.
-    pub fn output_for_posterior_variance(&self, t: Timestep) -> f64 {
+    /// The value of a learned variance's channel at which the expected term of the bound is least around the posterior mean,
+    /// given Var[x_0 | x_t] of the element: E KL is least at σ² = β̃_t + (weight of x_0 in the posterior mean)² Var[x_0 | x_t],
+    /// and the decoder of continuous data at Var[x_0 | x_1] itself. That of images gets as narrow as a bin allows: an eighth of
+    /// its half-width holds all of the mass.
+    pub fn output_for_best_variance(&self, t: Timestep, variance_of_x0: f64) -> f64 {
+        let at = &self.tables[t.index()];
+        let best = match (t == Timestep::FIRST, self.decoder.half_bin()) {
+            (true, Some(half_bin)) => variance_of_x0.max((half_bin / 8.0).powi(2)),
+            (true, None) => variance_of_x0.max(f64::MIN_POSITIVE),
+            (false, _) => at.posterior_log_variance.exp() + at.x0_coef * at.x0_coef * variance_of_x0,
+        };
         match self.variance {
-            VarianceType::FixedSmall | VarianceType::FixedLarge | VarianceType::LearnedRange => -1.0,
-            VarianceType::Learned => self.tables[t.index()].posterior_log_variance,
+            VarianceType::FixedSmall | VarianceType::FixedLarge => 0.0,
+            VarianceType::LearnedRange => 2.0 * (best.ln() - at.low) / (at.high - at.low) - 1.0,
+            VarianceType::Learned => best.ln(),
         }
     }
 

@@ -1,8 +1,9 @@
 //! Weights, λ, learned variances and the end without signal: closed forms of the training losses.
 
-use super::bound::{BoundOptions, TimestepPlan, evaluate};
+use super::bound::{BoundOptions, evaluate};
 use super::oracle::{Component, MixtureOracle};
 use super::sampling::ancestral;
+use super::timestep_plan::TimestepPlan;
 use super::*;
 use crate::data::{Encoding, Shape};
 use crate::named::NamedEnum;
@@ -190,9 +191,9 @@ fn the_mean_of_the_rescaled_bound_over_t_is_the_bound() {
     let diffusion = process.gaussian().unwrap();
     let oracle = MixtureOracle::new(diffusion, vec![Component { weight: 1.0, mean: vec![0.1; DIMS], variance: 0.2 }]);
     let (x_0, ..) = situation(diffusion, Timestep::FIRST);
-    let plan = TimestepPlan::all(40);
+    let plan = TimestepPlan::all(40, 1);
     let stop = AtomicBool::new(false);
-    let options = BoundOptions { timesteps: &plan, draws: 1, stop: &stop, progress: &mut |_, _| {} };
+    let options = BoundOptions { timesteps: &plan, floor: None, stop: &stop, progress: &mut |_, _| {}, each: &mut |_, _| {} };
     let estimate = evaluate(&process, &oracle, &x_0, options).unwrap();
     let mut sum = 0.0;
     for i in 0..40 {

@@ -10,16 +10,22 @@ pub mod decoder;
 pub mod denoiser;
 pub mod gaussian;
 pub mod oracle;
+pub mod preflight;
 pub mod process;
+pub mod quality;
+pub mod rate;
 pub mod sampling;
 pub mod schedule;
 pub mod spec;
+pub mod timestep_plan;
 pub mod timesteps;
 
 #[cfg(test)]
 mod binomial_tests;
 #[cfg(test)]
 mod loss_tests;
+#[cfg(test)]
+mod oracle_tests;
 #[cfg(test)]
 mod tests;
 

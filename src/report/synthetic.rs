@@ -99,6 +99,9 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
         kl: terms[2..].iter().sum::<f64>() * factor,
         eps_mse: (1..=T).map(|t| mse(schedule, loss, seed, t, step)).sum::<f64>() / f64::from(T),
         n_nonfinite: 0,
+        timestep_se: None,
+        floor: None,
+        samples: None,
     };
     for step in (500..=STEPS).step_by(500) {
         evaluations.push(evaluation(Split::Val, step, 1.02 + 1.5 * (-(step as f64) / 700.0).exp()));

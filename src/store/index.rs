@@ -45,6 +45,14 @@ fn line(run: &RunDir) -> Result<Map<String, Value>, StoreError> {
                 for (name, value) in columns {
                     put(&format!("{}_{}_{name}", e.split, e.weights), json!(value));
                 }
+                if let Some(floor) = &e.floor {
+                    put(&format!("{}_{}_floor", e.split, e.weights), json!(floor.bits_per_dim));
+                }
+                if let Some(q) = &e.samples {
+                    put("samples_sliced_wasserstein", json!(q.sliced_wasserstein));
+                    put("samples_mmd2", json!(q.mmd2));
+                    put("samples_mmd2_se", json!(q.mmd2_se));
+                }
             }
         }
         Err(error) if error.is_corrupt() || matches!(error, StoreError::NewerSchema { .. }) => {

@@ -24,10 +24,14 @@ type Result<T> = std::result::Result<T, StoreError>;
 ///
 /// Returns the blake3 of the file, for [`Manifest::files`](super::Manifest::files).
 pub fn write_losses(dir: &Path, run: &RunColumns, rows: &[LossRow]) -> Result<String> {
-    let path = dir.join(LOSSES);
+    write_rows(&dir.join(LOSSES), run, rows)
+}
+
+/// As [`write_losses`], to a file of any name.
+pub fn write_rows(path: &Path, run: &RunColumns, rows: &[LossRow]) -> Result<String> {
     let rows: Vec<&LossRow> = rows.iter().filter(|row| row.n > 0 || row.n_nonfinite > 0).collect();
-    let bytes = encode(run, &rows).map_err(|e| StoreError::Encode { path: path.clone(), what: e.to_string() })?;
-    fs::write_atomic(&path, &bytes)?;
+    let bytes = encode(run, &rows).map_err(|e| StoreError::Encode { path: path.to_path_buf(), what: e.to_string() })?;
+    fs::write_atomic(path, &bytes)?;
     Ok(fs::hash(&bytes))
 }
 

@@ -25,6 +25,9 @@ pub(crate) fn evaluation(step: i64, bits_per_dim: f64) -> Evaluation {
         decoder: 0.01,
         eps_mse: 0.1,
         n_nonfinite: 0,
+        timestep_se: None,
+        floor: None,
+        samples: None,
     }
 }
 

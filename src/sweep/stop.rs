@@ -1,6 +1,7 @@
 //! Asking a sweep to stop: the first signal politely, the second at once.
 
 use signal_hook::consts::{SIGHUP, SIGINT, SIGTERM, SIGUSR1, SIGUSR2};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -75,6 +76,28 @@ impl StopRequest {
         let to = request.clone();
         std::thread::Builder::new().name("signals".into()).spawn(move || signals.forever().for_each(|signal| to.signal(signal)))?;
         Ok(request)
+    }
+
+    /// As [`from_signals`](Self::from_signals), for work that looks at a flag: it is set by the first signal, and a second one
+    /// ends the process at once.
+    ///
+    /// # Errors
+    /// If the system refuses the handlers.
+    pub fn with_flag() -> std::io::Result<(Self, Arc<AtomicBool>)> {
+        let (request, flag) = (Self::new(), Arc::new(AtomicBool::new(false)));
+        let mut signals = signal_hook::iterator::Signals::new(SIGNALS)?;
+        let (to, set) = (request.clone(), flag.clone());
+        let listen = move || {
+            for signal in signals.forever() {
+                set.store(true, Ordering::SeqCst);
+                to.signal(signal);
+                if to.insisted() {
+                    signal_hook::low_level::exit(128 + signal);
+                }
+            }
+        };
+        std::thread::Builder::new().name("signals".into()).spawn(listen)?;
+        Ok((request, flag))
     }
 
     /// Takes note of one signal.

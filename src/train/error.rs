@@ -22,8 +22,16 @@ pub enum TrainError {
     Denoiser(DenoiserError),
     #[error("the checkpoint {} cannot be used: {reason}", path.display())]
     Checkpoint { path: PathBuf, reason: String },
+    #[error("{run} has no checkpoint{}{}", step.map_or(String::new(), |s| format!(" of step {s}")), have(there))]
+    NoCheckpoint { run: String, step: Option<u32>, there: Vec<u32> },
+    #[error("asked to stop")]
+    Stopped,
     #[error("device `{asked}` is not at hand: {reason}")]
     Device { asked: String, reason: String },
     #[error("could not start {threads} threads: {reason}")]
     Threads { threads: usize, reason: String },
+}
+
+fn have(steps: &[u32]) -> String {
+    if steps.is_empty() { String::new() } else { format!(", but of {}", steps.iter().map(u32::to_string).collect::<Vec<_>>().join(", ")) }
 }

@@ -1,13 +1,15 @@
 //! Between two steps: the bound of the averaged weights, and samples drawn with them.
 
+use super::floor::scaled;
 use super::trainer::{PROGRESS_EVERY, Trainer};
 use super::window::row;
 use super::{Network, TrainError, samples};
 use crate::config::EvalTimesteps;
-use crate::diffusion::bound::{self, BoundEstimate, BoundOptions, TimestepPlan};
-use crate::diffusion::{Interrupted, sampling};
+use crate::diffusion::bound::{self, BoundEstimate, BoundOptions};
+use crate::diffusion::timestep_plan::{Spread, TimestepPlan};
+use crate::diffusion::{Denoiser, Interrupted, quality, sampling};
 use crate::optim::Weights;
-use crate::record::{Evaluation, Event, LossRow, Split, Weights as WeightsKind};
+use crate::record::{Evaluation, Event, Floor, LossRow, Split, Weights as WeightsKind};
 use crate::store::fs;
 use std::time::Instant;
 
@@ -20,29 +22,27 @@ impl Trainer<'_> {
 
     /// Evaluates the averaged weights on `val`. False if asked to stop meanwhile.
     pub(super) fn evaluate_validation(&mut self, weights: &Weights) -> Result<bool, TrainError> {
-        let timesteps = self.diffusion.timesteps();
+        let (timesteps, draws) = (self.diffusion.timesteps(), self.config.eval.draws);
         let plan = match self.config.eval.timesteps {
-            EvalTimesteps::All => TimestepPlan::all(timesteps),
-            EvalTimesteps::Strided(strata) => TimestepPlan::strided(timesteps, strata),
+            EvalTimesteps::All => TimestepPlan::all(timesteps, draws),
+            EvalTimesteps::Strided(strata) => TimestepPlan::strided(timesteps, strata, draws, Spread::Noise),
         };
         self.evaluate(weights, Split::Val, &plan, self.config.eval.images)
     }
 
     /// The full bound of the averaged weights on `test`. False if asked to stop meanwhile.
     pub(super) fn evaluate_test(&mut self, weights: &Weights) -> Result<bool, TrainError> {
-        let plan = TimestepPlan::all(self.diffusion.timesteps());
+        let plan = TimestepPlan::all(self.diffusion.timesteps(), self.config.eval.draws);
         self.evaluate(weights, Split::Test, &plan, self.config.eval.test_images)
     }
 
     fn evaluate(&mut self, weights: &Weights, split: Split, plan: &TimestepPlan, images: u32) -> Result<bool, TrainError> {
         let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
         let examples = if split == Split::Test { &self.dataset.test } else { &self.dataset.val };
-        let dims = self.dataset.info.shape.dims();
-        let count = (images as usize).min(examples.len());
-        let mut x_0 = vec![0.0; count * dims];
-        x_0.chunks_exact_mut(dims).enumerate().for_each(|(i, x)| examples.scaled(i, x));
+        let x_0 = scaled(examples, &(0..examples.len().min(images as usize)).collect::<Vec<_>>());
 
-        let (pool, diffusion, stop, draws) = (&self.pool, &self.diffusion, self.options.stop, self.config.eval.draws);
+        let (pool, diffusion, stop) = (&self.pool, &self.diffusion, self.options.stop);
+        let floor = self.floors.population().map(|f| f as &dyn Denoiser);
         let emit = &self.emit;
         let mut last = Instant::now();
         let estimate = pool.install(|| {
@@ -52,7 +52,8 @@ impl Trainer<'_> {
                     emit(Event::Evaluating { done, total });
                 }
             };
-            bound::evaluate(diffusion, &network, &x_0, BoundOptions { timesteps: plan, draws, stop, progress: &mut progress })
+            let options = BoundOptions { timesteps: plan, floor, stop, progress: &mut progress, each: &mut |_, _| {} };
+            bound::evaluate(diffusion, &network, &x_0, options)
         });
         let estimate = match estimate {
             Ok(estimate) => estimate,
@@ -60,8 +61,11 @@ impl Trainer<'_> {
             Err(Interrupted::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
         };
         let step = i64::from(weights.step);
-        self.rows.extend(rows_of(split, step, &estimate));
-        let evaluation = summary_of(split, step, &estimate);
+        self.rows.extend(rows_of(split, WeightsKind::Ema, step, &estimate));
+        let evaluation = Evaluation {
+            samples: self.quality.clone().filter(|_| split == Split::Test),
+            ..summary_of(split, WeightsKind::Ema, step, &estimate)
+        };
         self.evaluations.push(evaluation.clone());
         self.emit(Event::Evaluated { evaluation });
         Ok(true)
@@ -71,7 +75,9 @@ impl Trainer<'_> {
     /// to stop meanwhile.
     pub(super) fn draw_samples(&mut self, weights: &Weights) -> Result<bool, TrainError> {
         let (count, path) = (self.config.sample.count as usize, self.dir.sample_path(weights.step));
-        if count == 0 || fs::is_file(&path) {
+        // The picture may be there from before an interruption; how good the final samples are is then found out again.
+        let last = weights.step == self.config.train.steps;
+        if count == 0 || fs::is_file(&path) && !last {
             return Ok(true);
         }
         let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
@@ -81,16 +87,30 @@ impl Trainer<'_> {
             Err(Interrupted::Stopped) => return Ok(false),
             Err(Interrupted::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
         };
+        if last {
+            let first = |n: usize, of: usize| (0..of.min(n)).collect::<Vec<_>>();
+            let test = scaled(&self.dataset.test, &first(quality::MOST, self.dataset.test.len()));
+            let train = scaled(&self.dataset.train, &first(count, self.dataset.train.len()));
+            self.quality = pool.install(|| quality::measure(&samples, &test, &train, self.dataset.info.shape.dims()));
+        }
         fs::write_atomic(&path, &samples::picture(&self.dataset, &samples)?)?;
         Ok(true)
+    }
+
+    /// The irreducible loss on training examples, as far as it is wanted.
+    pub(super) fn measure_floor(&mut self) {
+        let train = &self.config.train;
+        let flops = 3.0 * f64::from(train.batch_size) * f64::from(train.steps) * self.model.forward_flops() as f64;
+        let (floors, config, dataset, diffusion, stop) = (&mut self.floors, self.config, &self.dataset, &self.diffusion, self.options.stop);
+        self.pool.install(|| floors.measure_training(config, dataset, diffusion, flops, stop));
     }
 }
 
 /// The rows of an evaluation: the prior at t = 0, then every timestep visited.
-fn rows_of(split: Split, step: i64, estimate: &BoundEstimate) -> Vec<LossRow> {
+pub fn rows_of(split: Split, weights: WeightsKind, step: i64, estimate: &BoundEstimate) -> Vec<LossRow> {
     let prior = LossRow {
         split,
-        weights: WeightsKind::Ema,
+        weights,
         step,
         t: 0,
         t_weight: 1.0,
@@ -103,13 +123,19 @@ fn rows_of(split: Split, step: i64, estimate: &BoundEstimate) -> Vec<LossRow> {
         vb_floor: None,
         grad_norm_mean: None,
     };
-    std::iter::once(prior).chain(estimate.timesteps.iter().map(|(t, w, e)| row(split, WeightsKind::Ema, step, *t, *w, e))).collect()
+    let rows = estimate.timesteps.iter().enumerate().map(|(i, (t, w, e))| {
+        let floor = estimate.floors.get(i).filter(|f| f.vb.n > 0);
+        LossRow { mse_floor: floor.map(|f| f.mse.mean), vb_floor: floor.map(|f| f.vb.mean), ..row(split, weights, step, *t, *w, e) }
+    });
+    std::iter::once(prior).chain(rows).collect()
 }
 
-fn summary_of(split: Split, step: i64, estimate: &BoundEstimate) -> Evaluation {
+/// An evaluation in a line.
+pub fn summary_of(split: Split, weights: WeightsKind, step: i64, estimate: &BoundEstimate) -> Evaluation {
+    let timesteps: f64 = estimate.timesteps.iter().map(|(_, w, _)| w).sum();
     Evaluation {
         split,
-        weights: WeightsKind::Ema,
+        weights,
         step,
         images: estimate.examples,
         timesteps: estimate.timesteps.len() as u32,
@@ -121,5 +147,8 @@ fn summary_of(split: Split, step: i64, estimate: &BoundEstimate) -> Evaluation {
         decoder: estimate.decoder(),
         eps_mse: estimate.eps_mse(),
         n_nonfinite: estimate.n_nonfinite(),
+        timestep_se: ((timesteps.round() as usize) > estimate.timesteps.len()).then(|| estimate.choice_error()),
+        floor: estimate.floor().zip(estimate.excess()).map(|(bits_per_dim, (_, excess_se))| Floor { bits_per_dim, excess_se }),
+        samples: None,
     }
 }

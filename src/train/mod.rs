@@ -9,14 +9,20 @@ mod checkpoint;
 mod device;
 mod error;
 mod evaluation;
+pub mod floor;
 mod gradient;
 mod network;
 mod samples;
+mod trained;
 mod trainer;
 mod window;
 
 pub use bench::{BenchOptions, Timing, bench};
+/// Where weights live; opened by [`DeviceChoice::open`].
+pub use candle_core::Device;
 pub use device::{DeviceChoice, ONE_THREAD, instruction_set, no_threads_but_ours};
 pub use error::TrainError;
+pub use evaluation::{rows_of, summary_of};
 pub use network::Network;
-pub use trainer::{Outcome, RunOptions, Trainer};
+pub use trained::{Inspection, Trained};
+pub use trainer::{Outcome, RunOptions, Trainer, columns_of};

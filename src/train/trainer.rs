@@ -1,6 +1,7 @@
 //! The loop.
 
 use super::batch::BatchSource;
+use super::floor::Floors;
 use super::window::Window;
 use super::{TrainError, checkpoint};
 use crate::config::RunConfig;
@@ -8,7 +9,7 @@ use crate::data::{self, Dataset};
 use crate::diffusion::{Diffusion, Kernel, TimestepSource};
 use crate::model::Model;
 use crate::optim::{AdamW, Weights};
-use crate::record::{Evaluation, Event, LossRow, Split};
+use crate::record::{Evaluation, Event, LossRow, SampleQuality, Split};
 use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
 use candle_core::Device;
 use std::path::Path;
@@ -66,10 +67,35 @@ pub struct Trainer<'a> {
     /// All rows so far, in the order of the file.
     pub(super) rows: Vec<LossRow>,
     pub(super) evaluations: Vec<Evaluation>,
+    pub(super) floors: Floors,
+    /// Of the final samples.
+    pub(super) quality: Option<SampleQuality>,
 }
 
 /// Seconds between two progress events.
 pub(super) const PROGRESS_EVERY: f64 = 0.25;
+
+/// What names a run in every row of its table.
+pub fn columns_of(config: &RunConfig, data: &str) -> RunColumns {
+    RunColumns {
+        run_id: config.id().to_string(),
+        slug: config.slug(),
+        schedule: config.diffusion.schedule.to_string(),
+        loss: config.loss.variant.to_string(),
+        prediction: config.diffusion.prediction.to_string(),
+        variance: match config.diffusion.kernel {
+            Kernel::Gaussian => config.diffusion.variance.to_string(),
+            // Bits have no variance of their own: the kernel's name says what the reverse step is.
+            Kernel::Binomial => config.diffusion.kernel.to_string(),
+        },
+        model: config.model.kind.to_string(),
+        data: data.to_owned(),
+        timesteps: config.diffusion.timesteps,
+        batch_size: config.train.batch_size,
+        lr: config.train.lr,
+        seed: config.seed,
+    }
+}
 
 impl<'a> Trainer<'a> {
     /// Loads the data and builds the network. The caller holds the lock of `dir`.
@@ -102,6 +128,7 @@ impl<'a> Trainer<'a> {
             }
         }
         Ok(Self {
+            floors: Floors::new(config, &diffusion),
             run_id: config.id().to_string(),
             slug: config.slug(),
             config,
@@ -118,6 +145,7 @@ impl<'a> Trainer<'a> {
             previous,
             rows: Vec::new(),
             evaluations: Vec::new(),
+            quality: None,
         })
     }
 
@@ -135,6 +163,7 @@ impl<'a> Trainer<'a> {
         let steps = self.config.train.steps;
         let (mut weights, mut window) = self.resume()?;
         let resumed = weights.step;
+        self.measure_floor();
         let mut epoch = None;
         let adamw = self.adamw();
         self.emit(Event::Started {
@@ -224,7 +253,7 @@ impl<'a> Trainer<'a> {
     /// Writes the open window's rows and its line of `timing.jsonl`.
     fn close_window(&mut self, window: &mut Window, step: u32) -> Result<(), TrainError> {
         let loss = window.mean_loss();
-        self.rows.extend(window.close(i64::from(step)));
+        self.rows.extend(self.floors.beside(window.close(i64::from(step))));
         let seconds = self.started.elapsed().as_secs_f64();
         self.dir.append_timing(&serde_json::json!({"step": step, "loss": loss, "seconds": seconds}).to_string())?;
         Ok(())
@@ -305,33 +334,14 @@ impl<'a> Trainer<'a> {
     /// Keeps what was finite, says where it ended: update `step + 1` could not be made.
     fn diverge(&mut self, window: &mut Window, step: u32) -> Result<Outcome, TrainError> {
         let bad = step + 1;
-        self.rows.extend(window.close(i64::from(bad)));
+        self.rows.extend(self.floors.beside(window.close(i64::from(bad))));
         self.write_results()?;
         self.write_manifest(Status::Diverged, Some(format!("the gradient of step {bad} was not finite")), step, Some(bad))?;
         Ok(Outcome::Diverged { step: bad })
     }
 
     fn write_results(&self) -> Result<(), TrainError> {
-        let config = self.config;
-        let columns = RunColumns {
-            run_id: self.run_id.clone(),
-            slug: self.slug.clone(),
-            schedule: config.diffusion.schedule.to_string(),
-            loss: config.loss.variant.to_string(),
-            prediction: config.diffusion.prediction.to_string(),
-            variance: match config.diffusion.kernel {
-                Kernel::Gaussian => config.diffusion.variance.to_string(),
-                // Bits have no variance of their own: the kernel's name says what the reverse step is.
-                Kernel::Binomial => config.diffusion.kernel.to_string(),
-            },
-            model: config.model.kind.to_string(),
-            data: self.dataset.name.clone(),
-            timesteps: config.diffusion.timesteps,
-            batch_size: config.train.batch_size,
-            lr: config.train.lr,
-            seed: config.seed,
-        };
-        write_losses(self.dir.path(), &columns, &self.rows)?;
+        write_losses(self.dir.path(), &columns_of(self.config, &self.dataset.name), &self.rows)?;
         Ok(self.dir.write_evaluations(&self.evaluations)?)
     }
 

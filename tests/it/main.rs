@@ -2,6 +2,7 @@
 
 mod architecture;
 mod commands;
+mod evaluate;
 mod lab;
 mod readme;
 mod training;

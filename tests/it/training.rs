@@ -247,16 +247,18 @@ fn a_killed_run_goes_on_to_the_same_bytes() {
 
 #[test]
 fn threads_change_no_bit() {
-    let run = |jobs: &str| {
+    let run = |threads: &str| {
         let lab = Lab::new();
         lab.write("tiny.toml", TINY);
-        // One job gets every core; as many jobs as runs get fewer each.
-        lab.ok(&["sweep", "tiny.toml", "-j", jobs]);
+        lab.ok(&["sweep", "tiny.toml", "--threads", threads]);
         lab
     };
-    let (one, two) = (run("1"), run("2"));
-    for file in ["losses.parquet", "checkpoints/step-24.safetensors", "samples/step-24.png"] {
-        assert!(one.bytes_of(file) == two.bytes_of(file), "{file} depends on the number of threads");
+    let one = run("1");
+    for threads in ["2", "4"] {
+        let more = run(threads);
+        for file in ["losses.parquet", "checkpoints/step-24.safetensors", "samples/step-24.png"] {
+            assert!(one.bytes_of(file) == more.bytes_of(file), "{file} depends on the number of threads: 1 against {threads}");
+        }
     }
 }
 
