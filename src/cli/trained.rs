@@ -151,6 +151,7 @@ impl From<TrainError> for CliError {
             | TrainError::Device { .. }
             | TrainError::Checkpoint { .. }
             | TrainError::Model(_)
+            | TrainError::Precision { .. }
             | TrainError::Schedule(_) => Self::Input { message, help: None },
             TrainError::Store(error) => error.into(),
             TrainError::Tensor(_) | TrainError::Denoiser(_) | TrainError::Threads { .. } | TrainError::Stopped => Self::Internal(message),
