@@ -98,6 +98,7 @@ impl Stream {
 
     /// Fills `out` with the normals of consecutive samples, `each` numbers of a sample: those that [`Stream::normals`] gives
     /// for it alone.
+    #[expect(clippy::redundant_closure, reason = "a function is called through a shim that is compiled for the oldest processor")]
     pub fn normals_each(&self, first: u32, each: usize, out: &mut [f32]) {
         let this = *self;
         crate::simd::dispatch(
@@ -120,6 +121,7 @@ impl Stream {
     }
 
     /// As [`Stream::normals_each`], of uniform numbers.
+    #[expect(clippy::redundant_closure, reason = "as above")]
     pub fn uniforms_each(&self, first: u32, each: usize, out: &mut [f32]) {
         let this = *self;
         crate::simd::dispatch(
@@ -139,6 +141,7 @@ impl Stream {
     /// Writes the numbers of consecutive blocks, four to a block, of consecutive samples, `LANES` blocks at a time: a lane
     /// is a block of whichever sample is next, so that short sequences fill the vectors too.
     #[inline(always)]
+    #[expect(clippy::needless_range_loop, reason = "a lane is a place in several arrays")]
     fn fill(&self, first: u32, each: usize, out: &mut [f32], mut numbers: impl FnMut([U; 4]) -> [F; 4]) {
         if each == 0 {
             return;

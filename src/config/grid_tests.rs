@@ -30,7 +30,7 @@ pub(super) fn facts(spec: &DataSpec) -> Result<DataInfo, String> {
         }
         (None, "digits_binary") => Ok(info(8, 1, Encoding::Discrete { levels: 2 }, [1445, 176, 176], "d2")),
         (None, "fashion_mnist_small") => Ok(info(28, 1, Encoding::Discrete { levels: 256 }, [1800, 200, 500], "f0")),
-        (None, "swiss_roll") => Ok(info(1, 2, Encoding::Continuous, [8192, 1024, 1024], "50")),
+        (None, "swiss_roll" | "swiss_roll_2015") => Ok(info(1, 2, Encoding::Continuous, [8192, 1024, 1024], "50")),
         (None, name) => Err(format!("no built-in data set is called `{name}`; there are digits, swiss_roll")),
     }
 }

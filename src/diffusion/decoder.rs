@@ -134,6 +134,7 @@ mod tests {
 
     /// Golden values: `tests/reference/decoder_tails.py`, at 60 digits.
     #[test]
+    #[expect(clippy::excessive_precision, reason = "as the program prints them")]
     fn the_tails_are_exact_down_to_the_clamp() {
         const PIXEL: f64 = 1.0 / 255.0;
         let [tanh, _, _, _] = decoders();

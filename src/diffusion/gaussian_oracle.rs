@@ -41,10 +41,10 @@ impl Denoiser for GaussianOracle<'_> {
     fn predict(&self, x_t: &[f32], t: &[Timestep], output: &mut [f32]) -> Result<(), DenoiserError> {
         let (dims, channels) = (self.mean.len(), self.diffusion.shape().channels);
         let (output_dims, output_channels) = (self.diffusion.output_dims(), self.diffusion.output_channels());
-        // Of a learned variance the oracle says its lower end, the posterior's.
-        output.fill(-1.0);
         for ((x, output), t) in x_t.chunks_exact(dims).zip(output.chunks_exact_mut(output_dims)).zip(t) {
             let x: Vec<f64> = x.iter().map(|&x| f64::from(x)).collect();
+            // Of a learned variance the oracle says the posterior's, as if x_0 were known.
+            output.fill(self.diffusion.output_for_best_variance(*t, 0.0) as f32);
             for (j, x0) in self.posterior_mean(*t, &x).into_iter().enumerate() {
                 output[j / channels * output_channels + j % channels] = self.diffusion.output_for_x0(*t, x[j], x0) as f32;
             }
