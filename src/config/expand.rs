@@ -194,7 +194,7 @@ fn count_excluded(file: &SweepFile, set: &[Assignment], factors: &[&Factor]) -> 
             let steps = factors.iter().zip(&at).flat_map(|(factor, i)| &factor.points[*i].assignments);
             steps.into_iter().find(|a| a.key.key == key).or_else(|| constant(key))
         };
-        excluded += usize::from(file.excludes.iter().any(|exclude| meets(&exclude.keys, &find)));
+        excluded += usize::from(file.excludes.iter().any(|exclude| meets(&exclude.keys, find)));
         // The next combination, as an odometer turns.
         let Some(turned) = (0..at.len()).rev().find(|i| at[*i] + 1 < factors[*i].points.len()) else { return excluded };
         at[turned] += 1;

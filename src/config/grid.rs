@@ -358,7 +358,7 @@ impl Inspector<'_> {
 fn report(problem: &Problem, cell: &Cell<'_>, file: &SweepFile, sources: &Sources, told: &mut HashSet<String>, faults: &mut Vec<Fault>) {
     let written = |key: &&str| cell.find(key);
     let unknown = |key: &&str| file.lost.keys.contains(key) || (file.lost.some && written(key).is_none());
-    if problem.keys.iter().any(|key| unknown(key)) {
+    if problem.keys.iter().any(unknown) {
         return;
     }
     let mut labels: Vec<(Place, String)> = Vec::new();
