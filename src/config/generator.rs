@@ -111,7 +111,9 @@ impl Rule {
                 // An end that only rounding keeps from being reached is reached.
                 let count = ((b - a) / s - 1e-9).ceil();
                 match count {
-                    n if n < 1.0 || n.is_nan() => refuse("an empty range", "the end is not among the values, and the step leads towards it"),
+                    n if n < 1.0 || n.is_nan() => {
+                        refuse("an empty range", "the end is not among the values, and the step leads towards it")
+                    }
                     n if n > MOST => refuse("too many values", "at most 10000"),
                     n => Ok((0..n as i64).map(|i| Number::Real(rounded(a + i as f64 * s, a.abs().max(b.abs())))).collect()),
                 }
