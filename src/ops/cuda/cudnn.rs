@@ -179,12 +179,15 @@ fn refused(error: CudnnError) -> candle_core::Error {
     candle_core::Error::Msg(format!("cuDNN refuses: {error}"))
 }
 
+/// What a pass runs with: descriptors, algorithm, bytes of workspace.
+type Plan = (Descriptors, Algorithm, usize);
+
 /// Handle, plans and workspace of the process's device.
 struct Library {
     device: DeviceId,
     handle: sys::cudnnHandle_t,
     /// Descriptors and what cuDNN can do with them; `None`: nothing.
-    plans: HashMap<(DType, bool, Shape3x3, Pass), Option<(Descriptors, Algorithm, usize)>>,
+    plans: HashMap<(DType, bool, Shape3x3, Pass), Option<Plan>>,
     workspace: Option<CudaSlice<u8>>,
 }
 
@@ -248,5 +251,20 @@ impl Locked {
             }
             Err(error) => Err(refused(error)),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// Needs cuDNN, no GPU.
+    #[test]
+    fn cudnn_sees_the_convolution_that_is_meant() {
+        let s = Shape3x3 { batch: 3, height: 5, width: 7, c_in: 4, c_out: 6 };
+        for (dtype, tf32) in [(DType::F32, false), (DType::F32, true), (DType::BF16, false)] {
+            assert_eq!(Descriptors::new(dtype, tf32, s).unwrap().result_size(), [3, 6, 5, 7]);
+        }
+        assert!(Descriptors::new(DType::F64, false, s).is_err());
     }
 }
