@@ -566,7 +566,7 @@ fn seeds_and_parts_on_the_command_line() {
      1 │ shedule=linear
      2 │ schedule=cosin
        ·          ──┬──
-       ·            ╰── must be "linear", "linear_scaled", "quadratic", "cosine", "sigmoid" or "jsd"
+       ·            ╰── must be "linear", "linear_scaled", "quadratic", "cosine", "sigmoid", "jsd", "sqrt", "constant", "warmup10", "warmup50", "laplace", "logsnr_linear" or "explicit"
      3 │ loss=vlb
        ╰────
       help: did you mean "cosine"?
