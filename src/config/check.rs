@@ -89,7 +89,7 @@ fn no_schedule(error: &ScheduleError, found: &mut Vec<Problem>) {
         }
         ScheduleError::BetaCount { betas: 0, .. } => {
             let help = "diffusion.betas = [0.1, 0.2, 0.4] with diffusion.timesteps = 3, or a schedule by name";
-            push(found, &["diffusion.schedule"], "schedule \"explicit\" needs its betas".to_owned(), "no betas", help);
+            push(found, &["diffusion.schedule", "diffusion.betas"], "schedule \"explicit\" needs its betas".to_owned(), "no betas", help);
         }
         ScheduleError::BetaCount { betas, .. } => {
             let help = format!("diffusion.timesteps = {betas}");

@@ -42,6 +42,7 @@ diffusion.schedule = "explicit"
        ·                           ╰── no betas
        ╰────
       help: diffusion.betas = [0.1, 0.2, 0.4] with diffusion.timesteps = 3, or a schedule by name
+            `diffusion.betas` is not given; its default is []
     "#);
     let text = r#"[base]
 diffusion.betas = [0.1, 0.2]

@@ -65,8 +65,8 @@ __device__ inline double distribution(double z, int with_erf, double* density) {
         return 0.5 * erfc(-z * sqrt_half);
     }
     double c = sqrt(two_over_pi), inner = c * (z + 0.044715 * z * z * z);
-    double value = 1.0 / (1.0 + exp(-2.0 * inner));
-    double slope = 2.0 * value * (1.0 - value) * c * (1.0 + 3.0 * 0.044715 * z * z);
+    double value = 1.0 / (1.0 + exp(-2.0 * inner)), e = exp(-2.0 * (inner < 0.0 ? -inner : inner));
+    double slope = 2.0 * e / ((1.0 + e) * (1.0 + e)) * c * (1.0 + 3.0 * 0.044715 * z * z);
     *density = slope - slope == 0.0 ? slope : 0.0;
     return value;
 }
