@@ -253,9 +253,7 @@ fn resolve_all(cells: &[Cell<'_>], file: &SweepFile, sources: &Sources, inspect:
     let mut told = HashSet::new();
     let (mut runs, mut ids) = (Vec::new(), HashSet::new());
     // These decide too much else.
-    if file.lost.cells
-        || file.lost.keys.iter().any(|key| key.starts_with("data.") || ["model.kind", "diffusion.kernel", "diffusion.betas"].contains(key))
-    {
+    if file.lost.cells || file.lost.keys.iter().any(|key| key.starts_with("data.") || ["model.kind", "diffusion.kernel"].contains(key)) {
         return runs;
     }
     for cell in cells {
