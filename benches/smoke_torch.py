@@ -73,7 +73,7 @@ def term(x0, i):
 def evaluate(x0, indices):
     kept = [w.detach().clone() for w in weights]
     torch._foreach_copy_(weights, average)
-    total = sum(float(term(x0, i).mean()) * T / len(indices) for i in indices)
+    total = sum(term(x0, i).mean().item() * T / len(indices) for i in indices)
     torch._foreach_copy_(weights, kept)
     return total
 
@@ -91,7 +91,7 @@ for step in range(STEPS):
     with torch.no_grad():
         torch._foreach_lerp_(average, weights, 0.005)
     if step % 20 == 19:
-        print(step + 1, float(loss), evaluate(val[:8], range(0, T, 5)))
+        print(step + 1, loss.item(), evaluate(val[:8], range(0, T, 5)))
 print("test", evaluate(test[:8], range(T)))
 with torch.no_grad():
     torch._foreach_copy_(weights, average)
@@ -100,4 +100,4 @@ with torch.no_grad():
         eps = net(x, torch.full((4,), i)).sample
         guess = ((x - (1 - alpha_bar[i]).sqrt() * eps) / alpha_bar[i].sqrt()).clamp(-1, 1)
         x = coef_x0[i] * guess + coef_xt[i] * x + (posterior[i].sqrt() * torch.randn_like(x) if i else 0)
-    print(float(x.mean()))
+    print(x.mean().item())
