@@ -50,7 +50,7 @@ pub(crate) mod testing;
 
 pub use error::StoreError;
 pub use lock::RunLock;
-pub use recorder::{LOSSES, read_losses, read_rows, read_rows_at, write_losses, write_rows};
+pub use recorder::{LOSSES, read_fresh_rows, read_losses, read_rows, write_fresh_rows, write_losses, write_rows};
 pub use results::ResultsStore;
 pub use run_dir::{Damage, RunDir, is_run_id};
 pub use schema::{ColumnSpec, RunColumns, columns};

@@ -203,8 +203,7 @@ impl RunDir {
         self.path.join(format!("checkpoints/step-{step}.safetensors"))
     }
 
-    /// Rows that the checkpoint of `step` wrote and `losses.parquet` did not have then: a Parquet file under a name that
-    /// no `*.parquet` matches.
+    /// Rows that the checkpoint of `step` wrote and `losses.parquet` did not have then.
     pub fn rows_path(&self, step: u32) -> PathBuf {
         self.path.join(format!("checkpoints/step-{step}.rows"))
     }
