@@ -1,6 +1,6 @@
 //! `plan`: what an experiment file expands to, what is done, what the rest costs, and what to know before it runs.
 
-use super::output::{Table, duration, print, short};
+use super::output::{Table, duration, print, short, size};
 use super::{CliError, PickArgs, StoreArgs, cells, exit, load_picked, sweep};
 use crate::config::{EvalTimesteps, Grid, GridRun};
 use crate::diffusion::preflight::Preflight;
@@ -167,19 +167,10 @@ fn left(runs: &[&GridRun], states: &[Standing], costs: &[Cost]) -> String {
         short(left / 1e12),
         short(total / 1e12),
         duration(left / rate),
-        size(bytes),
+        size(bytes.max(1e6)),
         runs[0].config.train.steps,
         runs[0].config.train.batch_size,
     )
-}
-
-/// `12 MB`.
-fn size(bytes: f64) -> String {
-    match bytes {
-        b if b < 999.5e6 => format!("{:.0} MB", (b / 1e6).max(1.0)),
-        b if b < 999.5e9 => format!("{:.1} GB", b / 1e9),
-        b => format!("{:.1} TB", b / 1e12),
-    }
 }
 
 /// One line per distinct process of the grid, and warnings in words.

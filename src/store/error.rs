@@ -17,6 +17,13 @@ pub enum StoreError {
         path.display()
     )]
     NewerSchema { path: PathBuf, found: u32, known: u32 },
+    #[error(
+        "{} has layout {found} of the results store, and this program reads layout {known}; `ddpm-lab migrate` brings it up to date",
+        path.display()
+    )]
+    OlderSchema { path: PathBuf, found: u32, known: u32 },
+    #[error("{} has layout {found} of the results store, and this program knows no way from there to layout {known}", path.display())]
+    NoMigration { path: PathBuf, found: u32, known: u32 },
     #[error("no run matches `{pattern}` among the {runs} runs of {}", root.display())]
     NoMatch { pattern: String, runs: usize, root: PathBuf },
     #[error("`{pattern}` matches {} runs; use a longer prefix of one of these ids:\n{}", candidates.len(), list(candidates))]

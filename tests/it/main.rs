@@ -6,4 +6,5 @@ mod evaluate;
 mod lab;
 mod readme;
 mod sampling;
+mod store;
 mod training;
