@@ -234,8 +234,9 @@ fn table(runs: &[Listed], cells: &Cells, width: usize) -> String {
         (">SWD".to_owned(), results.iter().map(|e| or_dash(distance(e))).collect()),
     ];
     let told = columns(&stored::differing(&configs));
+    let any_told = !told.is_empty() || first.len() > 2;
     let keyed: Vec<_> = first.iter().cloned().chain(told).chain([score.clone()]).collect();
-    let mut chosen = if room(&keyed) <= width {
+    let mut chosen = if any_told && room(&keyed) <= width {
         keyed
     } else {
         let name = |run: &Listed| run.dir.slug().to_owned();
@@ -300,7 +301,7 @@ impl Cells {
             // One damaged record hides no other; its own sweep's report says what is wrong with it.
             let record = match store.read_sweep(&name) {
                 Ok(record) => record,
-                Err(error) if sweep.is_none() && error.is_corrupt() => continue,
+                Err(error) if sweep.is_none() && error.is_of_contents() => continue,
                 Err(error) => return Err(error.into()),
             };
             for run in record.runs.into_iter().filter(|run| !run.cell.is_empty()) {

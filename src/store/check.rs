@@ -166,20 +166,19 @@ impl ResultsStore {
         {
             seen.fault(&inside("metrics.jsonl"), without_path(&error, &run.path().join("metrics.jsonl")), goes_on(run)?);
         }
+        let config = inside("config.toml");
         match run.config_text() {
+            _ if told(&seen, &config) => {}
             Ok(text) => match RunConfig::from_toml(&run.path().join("config.toml"), &text) {
-                Ok(config) if config.id().0 == run.id() => {}
-                Ok(config) => {
-                    let what = format!("it is the configuration of run {}", config.id());
-                    seen.fault(&inside("config.toml"), what, "somebody edited it; a sweep does not read it once the run is finished");
+                Ok(parsed) if parsed.id().0 == run.id() => {}
+                Ok(parsed) => {
+                    let what = format!("it is the configuration of run {}", parsed.id());
+                    seen.fault(&config, what, "somebody edited it; a sweep does not read it once the run is finished");
                 }
-                Err(error) => seen.fault(&inside("config.toml"), error.to_string(), "`report` and `show` cannot say what the run was"),
+                Err(error) => seen.fault(&config, error.to_string(), "`report` and `show` cannot say what the run was"),
             },
             Err(_) if manifest.is_none() => {}
-            Err(error) if !told(&seen, &inside("config.toml")) => {
-                seen.fault(&inside("config.toml"), without_path(&error, &run.path().join("config.toml")), goes_on(run)?);
-            }
-            Err(_) => {}
+            Err(error) => seen.fault(&config, without_path(&error, &run.path().join("config.toml")), goes_on(run)?),
         }
         if !running {
             for temp in temps_of(run.path())? {
@@ -201,20 +200,20 @@ impl ResultsStore {
             let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
             if is_temp(&path) {
                 seen.remark(&self.inside(&path), "what a killed process left", "the next sweep removes it");
-            } else if !OWN_IN_STORE.contains(&name.as_str()) {
+            } else if !OWN_IN_STORE.contains(&name.as_str()) && !is_table(&path) {
                 seen.remark(&self.inside(&path), "not a file of this store", "it stays");
             }
         }
         for path in fs::list(&self.root().join("runs"))? {
             if is_dead(&path) {
                 seen.remark(&self.inside(&path), "a run whose deletion was cut short", "the next sweep or gc removes it");
-            } else if RunDir::at(&path).is_none() || !fs::is_dir(&path) {
+            } else if !is_table(&path) && (RunDir::at(&path).is_none() || !fs::is_dir(&path)) {
                 seen.remark(&self.inside(&path), "not a run's folder", "it stays");
             }
         }
         let mut tables = Vec::new();
         walk(self.root(), &mut |path| {
-            if path.extension().is_some_and(|e| e == "parquet") {
+            if is_table(path) {
                 tables.push(path.to_path_buf());
             }
         })?;
@@ -351,6 +350,11 @@ fn without_path(error: &StoreError, path: &Path) -> String {
         StoreError::Corrupt { what, .. } => what.clone(),
         _ => message.strip_prefix(&path).map(str::trim_start).map(str::to_owned).unwrap_or(message),
     }
+}
+
+/// Whether `**/*.parquet` matches it.
+fn is_table(path: &Path) -> bool {
+    path.extension().is_some_and(|e| e == "parquet")
 }
 
 /// Visits every file below `folder`.

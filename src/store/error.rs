@@ -51,6 +51,11 @@ impl StoreError {
         matches!(self, Self::NoMatch { .. } | Self::NoSweep { .. })
     }
 
+    /// Whether a file was read and is not one that this program understands: damaged, or of another layout.
+    pub fn is_of_contents(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::NewerSchema { .. } | Self::OlderSchema { .. })
+    }
+
     /// Whether the contents of a file are at fault, so that the run can be repeated.
     pub fn is_corrupt(&self) -> bool {
         matches!(self, Self::Corrupt { .. })
