@@ -8,6 +8,7 @@ use crate::config::{Grid, GridRun};
 use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun};
 use crate::sweep::{Options, Plan, PlannedRun, Progress, ProgressMode, StopRequest, WorkerCommand, execute, parse_duration};
 use crate::train::{DeviceChoice, needs_cuda};
+use rayon::prelude::*;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
@@ -147,7 +148,7 @@ fn write_index(store: &ResultsStore) {
 /// The picked runs of a grid, as the store and the workers need them.
 pub fn planned(grid: &Grid) -> Vec<PlannedRun> {
     grid.runs
-        .iter()
+        .par_iter()
         .filter(|run| run.picked)
         .map(|run| PlannedRun {
             id: run.id.0.clone(),

@@ -26,12 +26,10 @@ impl StoredConfig {
     /// # Errors
     /// TOML's own message, if the text is none.
     pub fn parse(text: &str) -> Result<Self, String> {
-        let mut table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.message().to_owned())?;
-        let seed = table.get("seeds").and_then(|seeds| seeds.as_array()?.first().cloned());
-        let mut base = table.remove("base");
-        let mut written = |spec: &KeySpec<RunConfig>| match spec.section() {
-            "" => seed.clone(),
-            section => base.as_mut()?.get_mut(section)?.as_table_mut()?.remove(spec.leaf()),
+        let table: toml::Table = text.parse().map_err(|e: toml::de::Error| e.message().to_owned())?;
+        let written = |spec: &KeySpec<RunConfig>| match spec.section() {
+            "" => table.get("seeds")?.as_array()?.first().cloned(),
+            section => table.get("base")?.get(section)?.get(spec.leaf()).cloned(),
         };
         Ok(Self { values: KEYS.iter().zip(fixed_defaults()).map(|(spec, default)| written(spec).or_else(|| default.clone())).collect() })
     }

@@ -228,7 +228,7 @@ impl ResultsStore {
         let path = self.root().join("runs.jsonl");
         if seen.running == 0
             && let Some(bytes) = fs::read_if_exists(&path)?
-            && bytes != index::build(&self.runs()?).as_bytes()
+            && bytes != index::build(&self.runs()?, "").as_bytes()
         {
             seen.remark(&self.inside(&path), "it does not say what the runs say", "it is derived; the next sweep writes it anew");
         }

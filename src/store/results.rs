@@ -134,8 +134,10 @@ impl ResultsStore {
     /// Rebuilds `runs.jsonl` from the runs' folders; nothing is written if it says the same already.
     pub fn write_index(&self) -> Result<()> {
         let _lock = self.lock()?;
-        let text = index::build(&self.runs()?);
-        fs::write_if_changed(&self.root.join("runs.jsonl"), text.as_bytes()).map(|_| ())
+        let path = self.root.join("runs.jsonl");
+        let before = fs::read_if_exists(&path)?.unwrap_or_default();
+        let text = index::build(&self.runs()?, &String::from_utf8_lossy(&before));
+        if text.as_bytes() == before { Ok(()) } else { fs::write_atomic(&path, text.as_bytes()) }
     }
 
     /// Keeps the text of a patch and returns what it is called, which is its blake3. One that is there is not written again.

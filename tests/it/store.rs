@@ -118,9 +118,28 @@ fn a_listing_that_is_asked_for_wrongly_says_what_is_meant() {
         assert_eq!((said.code, said.out.as_str()), (2, ""), "{said:?}");
         said.err.lines().map(str::trim_end).collect::<Vec<_>>().join("\n")
     };
-    insta::assert_snapshot!(said(&["ls", "shedule=cosine"]), @"");
-    insta::assert_snapshot!(said(&["ls", "schedule=cosin"]), @"");
-    insta::assert_snapshot!(said(&["ls", "--sort", "bpd"]), @"");
+    insta::assert_snapshot!(said(&["ls", "shedule=cosine"]), @r#"
+      × there is no key `shedule`
+       ╭─[command line:1:1]
+     1 │ shedule=cosine
+       · ───┬───
+       ·    ╰── no such key
+       ╰────
+      help: did you mean `diffusion.schedule`?
+    "#);
+    insta::assert_snapshot!(said(&["ls", "schedule=cosin"]), @r#"
+      × `diffusion.schedule` cannot be "cosin"
+       ╭─[command line:1:10]
+     1 │ schedule=cosin
+       ·          ──┬──
+       ·            ╰── must be "linear", "linear_scaled", "quadratic", "cosine", "sigmoid", "jsd", "sqrt", "constant", "warmup10", "warmup50", "laplace", "logsnr_linear" or "explicit"
+       ╰────
+      help: did you mean "cosine"?
+    "#);
+    insta::assert_snapshot!(said(&["ls", "--sort", "bpd"]), @r#"
+    error: there is no column `bpd`
+      help: --sort takes run_id, slug, state, step, seconds, bits_per_dim, eps_mse, swd, or a key of the configuration; the sections are data, model, diffusion, loss, train, log, eval, sample
+    "#);
     assert!(said(&["ls", "--state", "finished"]).contains("done, diverged, failed, damaged"));
     assert_eq!(lab.run(&["ls", "--reverse"]).code, 2);
 }
