@@ -114,6 +114,8 @@ def writes(command, out):
     changing = []
     for line in log.read_text(errors="replace").splitlines():
         call = re.sub(r"^\d+\s+", "", line)
+        if not re.match(r"[a-z0-9_]+\(", call):
+            continue  # the end of a call whose beginning stands above, or no call
         if re.match(r"p?write(64)?\(\d+<(pipe|socket|anon_inode|/dev/|/proc/)", call) or "= -1" in call:
             continue
         changing.append(call)
