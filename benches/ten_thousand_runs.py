@@ -69,6 +69,7 @@ def make(lab, out, cells):
     run(lab, "sweep", "many.toml", "name=template", *first, "--results", "template", "--device", "cpu", cwd=out)
     (template,) = (template_store / "runs").iterdir()
     record = json.loads((template / "run.json").read_text())
+    record.pop("blake3", None)
     config = (template / "config.toml").read_text()
     plan = json.loads(run(lab, "plan", "many.toml", "--json", "--results", "none", cwd=out))
     runs = out / "results" / "runs"
@@ -88,6 +89,7 @@ def make(lab, out, cells):
             text, hits = part.subn(lambda m: m.group(1) + written, text)
             assert hits == 1, key
         (folder / "config.toml").write_text(text)
+        # Without the hash of itself, which records of earlier versions lack too.
         own = dict(record, run_id=planned["run_id"], slug=planned["slug"])
         own["files"] = {name: digest for name, digest in record["files"].items() if name != "config.toml"}
         (folder / "run.json").write_text(json.dumps(own, indent=2) + "\n")

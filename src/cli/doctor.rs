@@ -1,9 +1,10 @@
 //! `doctor`: is the store what it says? Every finding with what will become of it.
 
-use super::output::{print, size};
+use super::output::print;
 use super::runs::many;
 use super::{CliError, StoreArgs, exit};
 use crate::store::{Examination, Severity};
+use crate::units::bytes as size;
 use serde_json::json;
 
 #[derive(clap::Args)]

@@ -1,9 +1,10 @@
 //! `gc`: what of the store nobody names any more. It says so, and deletes it where it is told to.
 
-use super::output::{Table, print, size};
+use super::output::{Table, print};
 use super::runs::{bits, final_evaluation, many};
 use super::{CliError, StoreArgs, exit, load_grid};
 use crate::store::{Freed, Garbage, KEEP_FILE, Keep, ResultsStore, StoreError, fs};
+use crate::units::bytes as size;
 use serde_json::json;
 use std::path::{Path, PathBuf};
 

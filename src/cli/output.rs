@@ -100,17 +100,6 @@ pub fn duration(seconds: f64) -> String {
     }
 }
 
-/// `12 MB`.
-pub fn size(bytes: f64) -> String {
-    match bytes {
-        b if b < 999.5 => format!("{b:.0} B"),
-        b if b < 999.5e3 => format!("{:.0} kB", b / 1e3),
-        b if b < 999.5e6 => format!("{:.0} MB", b / 1e6),
-        b if b < 999.5e9 => format!("{:.1} GB", b / 1e9),
-        b => format!("{:.1} TB", b / 1e12),
-    }
-}
-
 /// A number in few characters: `0.0123`, `1.2e-7`, `16.51`.
 pub fn short(x: f64) -> String {
     if x == 0.0 {
@@ -130,7 +119,6 @@ mod tests {
     #[test]
     fn durations_and_numbers_read_well() {
         assert_eq!([0.43, 42.2, 185.0, 7800.0].map(duration), ["0.4 s", "42 s", "3 min 5 s", "2 h 10 min"]);
-        assert_eq!([0.0, 999.4, 12_345.0, 1.5e6, 2.34e10].map(size), ["0 B", "999 B", "12 kB", "2 MB", "23.4 GB"]);
         assert_eq!([0.0, 0.012_341, 16.5092, 4.0e-8, 740.12].map(short), ["0", "0.01234", "16.51", "4.00e-8", "740.1"]);
     }
 

@@ -1,6 +1,6 @@
 //! `plan`: what an experiment file expands to, what is done, what the rest costs, and what to know before it runs.
 
-use super::output::{Table, duration, print, short, size};
+use super::output::{Table, duration, print, short};
 use super::{CliError, PickArgs, StoreArgs, cells, exit, load_picked, sweep};
 use crate::config::{EvalTimesteps, Grid, GridRun};
 use crate::diffusion::preflight::Preflight;
@@ -8,6 +8,7 @@ use crate::diffusion::{Diffusion, Kernel};
 use crate::model::Model;
 use crate::store::{ResultsStore, RunState};
 use crate::sweep::Plan;
+use crate::units;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -167,7 +168,7 @@ fn left(runs: &[&GridRun], states: &[Standing], costs: &[Cost]) -> String {
         short(left / 1e12),
         short(total / 1e12),
         duration(left / rate),
-        size(bytes.max(1e6)),
+        units::bytes(bytes.max(1e6)),
         runs[0].config.train.steps,
         runs[0].config.train.batch_size,
     )

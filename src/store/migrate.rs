@@ -8,7 +8,7 @@
 use super::error::StoreError;
 use super::fs;
 use super::results::ResultsStore;
-use super::run_dir::RunDir;
+use super::run_dir::{RunDir, without_hash, write_json};
 use serde_json::Value;
 use std::path::{Path, PathBuf};
 
@@ -88,7 +88,8 @@ impl ResultsStore {
 /// The layout of a record that has to be migrated; `None` for any other, which is counted.
 fn look(path: &Path, migrations: &[Migration], wanted: u32, done: &mut Migrated) -> Result<Option<u32>> {
     let Some(bytes) = fs::read_if_exists(path)? else { return Ok(None) };
-    let found = serde_json::from_slice::<Value>(&bytes).ok().and_then(|record| layout(&record));
+    let record = serde_json::from_slice::<Value>(&bytes).ok().and_then(|record| without_hash(path, record).ok());
+    let found = record.as_ref().and_then(layout);
     match found {
         None => done.unreadable.push(path.to_path_buf()),
         Some(found) if found == wanted => done.current += 1,
@@ -107,7 +108,8 @@ fn layout(record: &Value) -> Option<u32> {
 
 /// Applies the steps to a record and writes it, last of all.
 fn rewrite(path: &Path, migrations: &[Migration], wanted: u32, apply: impl Fn(&Migration, &mut Value) -> Result<()>) -> Result<()> {
-    let mut record: Value = serde_json::from_slice(&fs::read(path)?).map_err(|e| StoreError::corrupt(path, e))?;
+    let record: Value = serde_json::from_slice(&fs::read(path)?).map_err(|e| StoreError::corrupt(path, e))?;
+    let mut record = without_hash(path, record)?;
     let found = layout(&record).ok_or_else(|| StoreError::corrupt(path, "it says no layout"))?;
     for from in found..wanted {
         let step = migrations.iter().find(|step| step.from == from);
@@ -115,7 +117,7 @@ fn rewrite(path: &Path, migrations: &[Migration], wanted: u32, apply: impl Fn(&M
         apply(step, &mut record)?;
         record["schema"] = Value::from(from + 1);
     }
-    super::run_dir::write_json(path, &record)
+    write_json(path, &record)
 }
 
 #[cfg(test)]
@@ -130,7 +132,7 @@ mod tests {
         let run = store.run_dir("linear", "r0aa000000000").unwrap();
         run.create("seeds = [0]\n").unwrap();
         run.write_manifest(&manifest(&run, Status::Done)).unwrap();
-        std::fs::write(store.root().join("sweeps/s.json"), r#"{"schema": 1, "name": "s"}"#).unwrap();
+        std::fs::write(store.root().join("sweeps/s.json"), r#"{"name": "s", "schema": 1}"#).unwrap();
         (dir, store, run)
     }
 
