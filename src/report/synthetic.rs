@@ -149,6 +149,8 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
                 instruction_set: "avx2".into(),
                 threads: 2,
                 command: vec!["/secret/path/ddpm-lab".into()],
+                untracked: vec!["secret-file".into()],
+                ..Provenance::default()
             },
             volatile: Volatile { seconds: 61.5 + seed as f64, host: "secret-host".into(), ..Volatile::default() },
         }),

@@ -489,7 +489,7 @@ impl<'a> Trainer<'a> {
             parameters: self.model.layout().total() as u64,
             evaluations: last,
             files,
-            provenance: self.options.provenance.clone(),
+            provenance: Provenance { data: Some(self.dataset.info.fingerprint.clone()), ..self.options.provenance.clone() },
             volatile: Volatile {
                 started: if before.attempts > 0 { before.started } else { now - seconds },
                 ended: now,

@@ -8,4 +8,5 @@ mod interruptions;
 mod lab;
 mod readme;
 mod sampling;
+mod store;
 mod training;
