@@ -125,7 +125,8 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
         let n = f64::from(losses.n[i]);
         losses.vb_m2[i] = (n - 1.0) * (0.4 * losses.vb_mean[i]).powi(2);
         if losses.split[i] == Split::Train {
-            losses.grad_norm_mean[i] = (0.2 + (-(losses.step[i] as f64) / 800.0).exp()) * (1.0 + 0.1 * normal(seed, losses.step[i] as u32, 90));
+            losses.grad_norm_mean[i] =
+                (0.2 + (-(losses.step[i] as f64) / 800.0).exp()) * (1.0 + 0.1 * normal(seed, losses.step[i] as u32, 90));
         }
         if losses.t[i] > 0 {
             let x = f64::from(losses.t[i]) / f64::from(T);

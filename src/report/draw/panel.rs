@@ -208,10 +208,8 @@ fn apart(ys: &[f64], top: f64, bottom: f64) -> Vec<f64> {
             blocks.push(((a * n as f64 + b * m as f64) / (n + m) as f64, n + m));
         }
     }
-    let mut places: Vec<f64> = blocks
-        .into_iter()
-        .flat_map(|(middle, n)| (0..n).map(move |k| middle + LINE * (k as f64 - (n as f64 - 1.0) / 2.0)))
-        .collect();
+    let mut places: Vec<f64> =
+        blocks.into_iter().flat_map(|(middle, n)| (0..n).map(move |k| middle + LINE * (k as f64 - (n as f64 - 1.0) / 2.0))).collect();
     let mut least = top;
     for y in &mut places {
         *y = y.max(least);

@@ -65,7 +65,8 @@ mod tests {
 
     #[test]
     fn a_thinned_line_keeps_its_ends_and_every_extreme() {
-        let points: Vec<(f64, f64)> = (0..100_000).map(|i| (f64::from(i) / 1000.0, (f64::from(i) * 0.7).sin() * f64::from(i % 977))).collect();
+        let points: Vec<(f64, f64)> =
+            (0..100_000).map(|i| (f64::from(i) / 1000.0, (f64::from(i) * 0.7).sin() * f64::from(i % 977))).collect();
         let thin = line(&points).unwrap();
         assert!(thin.len() <= 4 * 200 && thin.len() > 500, "{}", thin.len());
         assert_eq!((thin[0], thin[thin.len() - 1]), (points[0], points[points.len() - 1]));
@@ -86,8 +87,7 @@ mod tests {
 
     #[test]
     fn a_thinned_band_still_holds_every_point() {
-        let points: Vec<(f64, f64, f64)> =
-            (0..5000).map(|i| (f64::from(i) / 100.0, 10.0 + f64::from(i % 7), -f64::from(i % 5))).collect();
+        let points: Vec<(f64, f64, f64)> = (0..5000).map(|i| (f64::from(i) / 100.0, 10.0 + f64::from(i % 7), -f64::from(i % 5))).collect();
         let thin = band(&points).unwrap();
         assert_eq!(thin.len(), 2 * 100);
         assert!(thin.iter().all(|p| p.1 == 16.0 && p.2 == -4.0));

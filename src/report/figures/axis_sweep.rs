@@ -101,7 +101,11 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
         "n = 1 seed per point: no bars"
     };
     let multiples = second.map_or(String::new(), |s| format!(" One panel for each {}, all with the same axes.", axis_title(&s)));
-    let apart = if groups.iter().any(|g| g.lines.len() > 1) { " Lines are set a few pixels apart so that bars do not cover each other." } else { "" };
+    let apart = if groups.iter().any(|g| g.lines.len() > 1) {
+        " Lines are set a few pixels apart so that bars do not cover each other."
+    } else {
+        ""
+    };
     let crosses = if lost { " A cross at the top marks a value at which runs diverged or failed; how many is in the csv." } else { "" };
     Drawn::Figure(Box::new(Figure {
         name,

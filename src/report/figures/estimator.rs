@@ -106,11 +106,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             Row { label: cell.label.clone(), color: cell.look.color, dots: vec![dots.collect()] }
         })
         .collect();
-    let column = Column {
-        heading: "Standard deviation of one estimate of the bound".into(),
-        x_label: study.unit().into(),
-        zero: false,
-    };
+    let column = Column { heading: "Standard deviation of one estimate of the bound".into(), x_label: study.unit().into(), zero: false };
     let scales = dot_rows::draw(&mut scene, Rect { y: top + used, h: below, ..place }, &rows, &[column]);
     let scale = if scales == [Scale::Log] { "logarithmic axis" } else { "linear axis" };
     Ok(Drawn::Figure(Box::new(Figure {

@@ -13,7 +13,10 @@ pub const NAME: &str = "excess";
 
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let Some(excess) = Excess::of(study) else {
-        return Ok(Drawn::skipped(NAME, "the least loss is not known: of held-out data it is where the distribution is, of training examples where eval.floor is on"));
+        return Ok(Drawn::skipped(
+            NAME,
+            "the least loss is not known: of held-out data it is where the distribution is, of training examples where eval.floor is on",
+        ));
     };
     let (mut scene, place) = with_legend(study, HEIGHT);
     let halves = place.columns(2, 28.0);
@@ -21,8 +24,21 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let left = panel(study, &excess, &mut scene, halves[0], &heading, |p| p.vb_excess);
     let right = panel(study, &excess, &mut scene, halves[1], &format!("Excess {}", study.error_name()), |p| p.mse_excess);
     let mut csv = Csv::new(&[
-        "cell", "t_first", "t_last", "n", "draws", "vb_mean", "vb_floor", "vb_excess", "vb_excess_low", "vb_excess_high", "eps_mse_mean",
-        "eps_mse_floor", "eps_mse_excess", "eps_mse_excess_low", "eps_mse_excess_high",
+        "cell",
+        "t_first",
+        "t_last",
+        "n",
+        "draws",
+        "vb_mean",
+        "vb_floor",
+        "vb_excess",
+        "vb_excess_low",
+        "vb_excess_high",
+        "eps_mse_mean",
+        "eps_mse_floor",
+        "eps_mse_excess",
+        "eps_mse_excess_low",
+        "eps_mse_excess_high",
     ]);
     let mut whole = Csv::new(&["cell", "n", "excess_bits_per_dim", "low", "high", "standard_error_within_run"]);
     for cell in &excess.cells {
@@ -44,7 +60,10 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         let scale = if scale == Scale::Log { "logarithmic" } else { "linear, as too many means are not positive" };
         match hidden {
             0 => scale.to_string(),
-            n => format!("{scale}; {} not positive: no place there, see the csv", if n == 1 { "1 mean is".into() } else { format!("{n} means are") }),
+            n => format!(
+                "{scale}; {} not positive: no place there, see the csv",
+                if n == 1 { "1 mean is".into() } else { format!("{n} means are") }
+            ),
         }
     };
     let seeds = excess.cells.iter().map(|c| c.points.iter().map(|p| p.vb.n).max().unwrap_or(0));
@@ -85,8 +104,7 @@ fn panel(study: &Study, excess: &Excess, scene: &mut Scene, place: Rect, heading
     let positive = hidden * 5 <= means().count();
     let scale = if positive && scale_for(means().filter(|v| *v > 0.0), 6.0) == Scale::Log { Scale::Log } else { Scale::Linear };
     let last = excess.cells.iter().filter_map(|c| c.points.last()).map(|p| p.last).max().unwrap_or(1);
-    let panel =
-        Panel::new(scene, place, heading, "timestep t", Axis::log(0.88, f64::from(last)), Axis::around(means(), scale, 0.04, 6));
+    let panel = Panel::new(scene, place, heading, "timestep t", Axis::log(0.88, f64::from(last)), Axis::around(means(), scale, 0.04, 6));
     let points = |cell: &CellExcess| cell.points.iter().map(|p| (p.t(), of(p))).collect::<Vec<_>>();
     for cell in &excess.cells {
         let band: Vec<_> = points(cell).iter().map(|(t, i)| (*t, i.low(), i.high())).collect();

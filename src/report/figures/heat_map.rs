@@ -67,7 +67,8 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     }
     let missing = shown.iter().flat_map(|m| &m.mse).filter(|i| i.n == 0).count();
     let missing = if missing > 0 { " Grey: no finite value was seen there." } else { "" };
-    let more = if maps.len() > shown.len() { format!(" The first {MOST} of {} cells; the csv has all.", maps.len()) } else { String::new() };
+    let more =
+        if maps.len() > shown.len() { format!(" The first {MOST} of {} cells; the csv has all.", maps.len()) } else { String::new() };
     let counts: Vec<usize> = maps.iter().flat_map(|m| m.mse.iter().map(|i| i.n).max()).collect();
     let seeds = match (counts.iter().min().copied().unwrap_or(0), counts.iter().max().copied().unwrap_or(0)) {
         (a, b) if a == b => format!("n = {}", crate::report::text::count(a, "seed")),
@@ -182,7 +183,13 @@ mod tests {
         }
         let Drawn::Figure(figure) = draw(&Study::new(&data)).unwrap() else { panic!("no figure") };
         assert!(figure.caption.contains("Grey") && figure.caption.contains("n = 3 seeds"), "{}", figure.caption);
-        let map = figure.scene.shapes.iter().filter_map(|s| if let Shape::Picture { image, .. } = s { Some(image) } else { None }).nth(1).unwrap();
+        let map = figure
+            .scene
+            .shapes
+            .iter()
+            .filter_map(|s| if let Shape::Picture { image, .. } = s { Some(image) } else { None })
+            .nth(1)
+            .unwrap();
         assert_eq!(*map.get_pixel(0, PIXELS.1 - 1), MISSING, "t = 1 is at the bottom, the first step on the left");
         // The last column at the top is as its row of the csv says.
         let last: Vec<&str> = figure.csv.lines().last().unwrap().split(',').collect();

@@ -188,11 +188,7 @@ mod tests {
                 texts_are_inside_and_apart(figure);
                 assert!(figure.csv.lines().count() > 1, "{} has an empty csv", figure.name);
                 assert!(!figure.csv.contains("NaN") && !figure.csv.contains("inf"), "{}", figure.name);
-                assert!(
-                    figure.caption.contains("n = ") || WITHOUT_N.contains(&figure.name.as_str()),
-                    "{}",
-                    figure.caption
-                );
+                assert!(figure.caption.contains("n = ") || WITHOUT_N.contains(&figure.name.as_str()), "{}", figure.caption);
             }
         }
         drawn

@@ -34,7 +34,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     for (row, (quantity, title, of)) in shown.iter().enumerate() {
         let y = place.y + row as f64 * (ROW + TITLE);
         scene.bold((place.x, y + 15.0), title, LABEL_SIZE, INK, Anchor::Start);
-        for (q, place) in Rect { y: y + TITLE, h: ROW, ..place }.columns(4, 14.0).into_iter().enumerate() {
+        for (q, place) in (Rect { y: y + TITLE, h: ROW, ..place }).columns(4, 14.0).into_iter().enumerate() {
             let of = at(q, *of);
             let curve = Curve {
                 quantity: format!("{quantity}_q{q}"),
@@ -54,7 +54,8 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             "Mean over the samples of each logging window whose t lies in the quartile ⌊4 (t − 1)/T⌋ of 1..=T, as improved DDPM logs them; unweighted for \
              every loss, no smoothing, raw weights. Each panel has its own axis, logarithmic where its values span more than a factor of 6, else linear and \
              not from 0. {}",
-            lines_words(study).replace("Thin lines are seeds, thick lines their means.", "Lines are means over seeds; single seeds are in the csv.")
+            lines_words(study)
+                .replace("Thin lines are seeds, thick lines their means.", "Lines are means over seeds; single seeds are in the csv.")
         ),
         csv: csv.finish(),
         more_csv: Vec::new(),

@@ -93,11 +93,7 @@ fn of_cell(cell: &Cell, unit: Unit) -> Vec<Point> {
         }
     }
     by_t.into_iter()
-        .map(|(t, pairs)| Point {
-            t,
-            rate: Interval::of(pairs.iter().map(|p| p.0)),
-            distortion: Interval::of(pairs.iter().map(|p| p.1)),
-        })
+        .map(|(t, pairs)| Point { t, rate: Interval::of(pairs.iter().map(|p| p.0)), distortion: Interval::of(pairs.iter().map(|p| p.1)) })
         .collect()
 }
 
@@ -185,7 +181,8 @@ mod tests {
         assert!((row(100)[1] - prior).abs() < 1e-12);
         // One step down costs the term of t = 40.
         let at = |t: u32, of: fn(&crate::store::LossTable, usize) -> f64| {
-            let one = |l: &crate::store::LossTable| (0..l.t.len()).find(|&i| l.t[i] == t && l.split[i] == Split::Test).map(|i| of(l, i)).unwrap();
+            let one =
+                |l: &crate::store::LossTable| (0..l.t.len()).find(|&i| l.t[i] == t && l.split[i] == Split::Test).map(|i| of(l, i)).unwrap();
             runs.iter().map(|r| one(&r.losses)).sum::<f64>() / 3.0
         };
         assert!((row(39)[1] - row(40)[1] - at(40, |l, i| l.vb_mean[i])).abs() < 1e-12);

@@ -42,7 +42,10 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let cells: Vec<&Cell> =
         study.with_results().map(|(_, c)| c).filter(|c| c.finished().any(|r| r.result.is_some_and(|e| e.samples.is_some()))).collect();
     if cells.is_empty() {
-        return Ok(Drawn::skipped(NAME, "no finished run has compared its samples with held-out data (sample.count is at least 3 for that)"));
+        return Ok(Drawn::skipped(
+            NAME,
+            "no finished run has compared its samples with held-out data (sample.count is at least 3 for that)",
+        ));
     }
     let mut csv = Csv::new(&["cell", "series", "samples", "data", "sliced_wasserstein", "se", "of_training_data", "mmd2", "mmd2_se"]);
     let mut rows = Vec::new();
@@ -59,7 +62,17 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             }
         }
         let none = String::new;
-        csv.row(&[cell.label.clone(), "mean".into(), none(), none(), plain(distance.mean), none(), plain(of_data), plain(mmd.mean), none()]);
+        csv.row(&[
+            cell.label.clone(),
+            "mean".into(),
+            none(),
+            none(),
+            plain(distance.mean),
+            none(),
+            plain(of_data),
+            plain(mmd.mean),
+            none(),
+        ]);
         rows.push(Row { label: cell.label.clone(), color: cell.look.color, dots: vec![left, right] });
     }
     let repeated = study.cells.iter().flat_map(|c| &c.runs).any(|r| by_step(r, |q| q.sliced_wasserstein).len() > 1);
@@ -115,7 +128,7 @@ fn against_step(study: &Study) -> Ground {
     let quantities: [(&str, &str, fn(&SampleQuality) -> f64); 2] =
         [("sliced_wasserstein", "Sliced Wasserstein distance", |q| q.sliced_wasserstein), ("mmd2", "MMD²", |q| q.mmd2)];
     let mut axes = Vec::new();
-    for ((quantity, heading, of), place) in quantities.into_iter().zip(Rect { h: CURVES, ..place }.columns(2, 28.0)) {
+    for ((quantity, heading, of), place) in quantities.into_iter().zip((Rect { h: CURVES, ..place }).columns(2, 28.0)) {
         let of = move |r: &RunView<'_>| by_step(r, of);
         let curve = Curve { quantity: quantity.into(), heading: heading.into(), x_label: "optimizer step", of: &of, ticks: 4, seeds: true };
         axes.push(axis_words(curve.draw(study, &mut scene, place, &Names::LEGEND, &mut csv)));

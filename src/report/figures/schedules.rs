@@ -122,13 +122,24 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let rows = [0.0, ROW].map(|y| Rect::new(MARGIN, top + y, width, ROW - 10.0).columns(2, 28.0));
     let unit = || Axis::linear(0.0, 1.0, 5);
     let all = |f: &dyn Fn(&NoiseSchedule, usize) -> f64| -> Vec<f64> {
-        lines.iter().flat_map(|l| (0..l.schedule.betas.len()).map(|i| f(&l.schedule, i)).collect::<Vec<_>>()).filter(|v| v.is_finite()).collect()
+        lines
+            .iter()
+            .flat_map(|l| (0..l.schedule.betas.len()).map(|i| f(&l.schedule, i)).collect::<Vec<_>>())
+            .filter(|v| v.is_finite())
+            .collect()
     };
     let longest = lines.iter().map(|l| l.timesteps).max().unwrap_or(1);
     let panels = [
         Panel::new(&mut scene, rows[0][0], "β (variance added by a step)", "t/T", unit(), Axis::around(all(&beta), Scale::Log, 0.04, 6)),
         Panel::new(&mut scene, rows[0][1], "ᾱ (share of signal variance)", "t/T", unit(), unit()),
-        Panel::new(&mut scene, rows[1][0], "log SNR = log ᾱ/(1 − ᾱ) (nats)", "t/T", unit(), Axis::around(all(&log_snr), Scale::Linear, 0.04, 7)),
+        Panel::new(
+            &mut scene,
+            rows[1][0],
+            "log SNR = log ᾱ/(1 − ᾱ) (nats)",
+            "t/T",
+            unit(),
+            Axis::around(all(&log_snr), Scale::Linear, 0.04, 7),
+        ),
         Panel::new(&mut scene, rows[1][1], "β̃/β (posterior over step variance)", "timestep t", Axis::log(0.94, f64::from(longest)), unit()),
     ];
     let functions: [&dyn Fn(&NoiseSchedule, usize) -> f64; 4] = [&beta, &|s, i| s.alpha_bars[i], &log_snr, &ratio];

@@ -20,8 +20,20 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let hidden = panel(study, &mut scene, halves[0], &heading, Quantity { of: |t| t.vb, floor: |t| t.vb_floor, decoder: true });
     panel(study, &mut scene, halves[1], study.error_name(), Quantity { of: |t| t.mse, floor: |t| t.mse_floor, decoder: false });
     let mut csv = Csv::new(&[
-        "cell", "t", "term", "t_weight", "n", "vb_mean", "vb_low", "vb_high", "eps_mse_mean", "eps_mse_low", "eps_mse_high", "vb_floor",
-        "eps_mse_floor", "decoder_floor",
+        "cell",
+        "t",
+        "term",
+        "t_weight",
+        "n",
+        "vb_mean",
+        "vb_low",
+        "vb_high",
+        "eps_mse_mean",
+        "eps_mse_low",
+        "eps_mse_high",
+        "vb_floor",
+        "eps_mse_floor",
+        "decoder_floor",
     ]);
     for (_, cell) in study.with_results() {
         for x in &cell.terms {
