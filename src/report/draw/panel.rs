@@ -15,6 +15,9 @@ pub const INK: Rgb = [0x22, 0x22, 0x22];
 pub const MUTED: Rgb = [0x55, 0x55, 0x55];
 pub const GRID: Rgb = [0xE4, 0xE4, 0xE4];
 
+/// How much lower a panel is whose x axis is named by another one below it.
+pub const UNLABELLED: f64 = 20.0;
+
 /// A place in a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rect {
@@ -59,7 +62,7 @@ impl Panel {
         let widest = y.ticks.iter().map(|t| text_width(&t.label, TICK_SIZE, false)).fold(0.0, f64::max);
         // The last x label is centred on its tick and may stick out.
         let overhang = x.ticks.last().map_or(0.0, |t| text_width(&t.label, TICK_SIZE, false) / 2.0);
-        let (left, top, bottom) = (widest + 12.0, 30.0, 48.0);
+        let (left, top, bottom) = (widest + 12.0, 30.0, if x_label.is_empty() { 48.0 - UNLABELLED } else { 48.0 });
         let area = Rect::new(place.x + left, place.y + top, place.w - left - overhang.max(6.0), place.h - top - bottom);
         let panel = Self { area, x, y };
         panel.draw_frame(scene, place, heading, x_label);

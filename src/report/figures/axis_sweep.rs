@@ -88,7 +88,15 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
         let panel = Panel::new(&mut scene, place, &fitted(&heading, LABEL_SIZE, true, place.w), &title, x.clone(), y.clone());
         draw_lines(&mut scene, &panel, &group.lines, room.is_some());
     }
-    for (value, cell) in study.cells.iter().filter_map(|c| Some((number(c.axes.iter().find(|(k, _)| k == key)?.1.as_str())?, c))) {
+    // Line by line, in the order of the values.
+    let rest = |c: &Cell| c.axes.iter().filter(|(k, _)| k != key).cloned().collect::<Vec<_>>();
+    let mut order: Vec<(usize, f64, &Cell)> = study
+        .cells
+        .iter()
+        .filter_map(|c| Some((study.cells.iter().position(|o| rest(o) == rest(c))?, number(&c.axes.iter().find(|(k, _)| k == key)?.1)?, c)))
+        .collect();
+    order.sort_by(|a, b| a.0.cmp(&b.0).then(a.1.total_cmp(&b.1)));
+    for (_, value, cell) in order {
         let bits = cell.interval(|e| e.bits_per_dim);
         let lost = [RunState::Diverged, RunState::Failed].map(|s| cell.count(s).to_string());
         let numbers = [bits.mean, bits.low(), bits.high()].map(plain);

@@ -18,8 +18,9 @@ pub struct Curve<'f> {
     pub of: &'f dyn Fn(&RunView<'_>) -> Vec<(i64, f64)>,
     /// Ticks of both axes, at about.
     pub ticks: usize,
-    /// Whether every seed has a line of its own.
+    /// Whether every seed has a line of its own, and the mean its band.
     pub seeds: bool,
+    pub bands: bool,
 }
 
 impl Curve<'_> {
@@ -37,7 +38,7 @@ impl Curve<'_> {
         let y = Axis::around(points.iter().map(|p| p.1), scale, 0.04, self.ticks + 2);
         let panel = Panel::new(scene, place, &self.heading, self.x_label, x, y);
         let means: Vec<(&Cell, Vec<(i64, Interval)>)> = study.cells.iter().map(|c| (c, c.curve(self.of))).collect();
-        for (cell, mean) in &means {
+        for (cell, mean) in means.iter().filter(|_| self.bands) {
             let band: Vec<_> = mean.iter().map(|(s, i)| (*s as f64, i.low(), i.high())).collect();
             panel.band(scene, &band, cell.look.color, study.band_opacity());
         }
@@ -87,10 +88,18 @@ pub fn axis_words(scale: Scale) -> &'static str {
 }
 
 /// What the lines are, and how far those of unfinished runs go.
-pub fn lines_words(study: &Study) -> String {
+pub fn lines_words(study: &Study, seeds: bool, bands: bool) -> String {
     let stopped = study.cells.iter().flat_map(|c| &c.runs).filter(|r| r.data.state != crate::store::RunState::Done).count();
     let stopped = if stopped > 0 { " Runs that did not finish are drawn as far as they have finite values." } else { "" };
-    let many = study.cells.iter().any(|c| c.runs.len() > 1);
-    let lines = if many { "Thin lines are seeds, thick lines their means." } else { "Lines are single runs." };
-    format!("{lines} {}.{stopped}", study.band_words())
+    let most = study.cells.iter().map(|c| c.runs.len()).max().unwrap_or(0);
+    let lines = match (most, seeds) {
+        (0 | 1, _) => "Lines are single runs.",
+        (_, true) => "Thin lines are seeds, thick lines their means.",
+        (_, false) => "Lines are means over seeds; single seeds are in the csv.",
+    };
+    let words = match most {
+        2.. if !bands => format!("n = {most} seeds at most, no bands: intervals are in the csv"),
+        _ => study.band_words(),
+    };
+    format!("{lines} {words}.{stopped}")
 }

@@ -90,7 +90,11 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         Axis::around(values, Scale::Log, 0.04, 6),
     );
     for (cell, curve) in &curves {
-        panel.line(&mut scene, &curve.iter().map(|(t, i)| (f64::from(*t), i.mean)).collect::<Vec<_>>(), cell.look.line(2.0));
+        // The decoder is a quantity of its own: no line leads to it.
+        panel.line(&mut scene, &curve.iter().skip(1).map(|(t, i)| (f64::from(*t), i.mean)).collect::<Vec<_>>(), cell.look.line(1.7));
+        if let Some((t, i)) = curve.first() {
+            panel.dot(&mut scene, f64::from(*t), i.mean, 4.5, cell.look.color);
+        }
     }
     let top = place.y + CURVES + 10.0;
     let used = legend.draw(&mut scene, place.x, top, width);
@@ -114,7 +118,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         title: "How noisy an estimate of the bound is".into(),
         caption: format!(
             "What estimating the bound from drawn timesteps costs, from mean and variance of each term L over the evaluated draws (final evaluation, {}). Top, \
-             both axes logarithmic: √E[L²] at each t over its mean, which is how often importance sampling would visit it (Nichol and Dhariwal 2021, Eq. 18). \
+             both axes logarithmic: √E[L²] at each t over its mean (the dot is the decoder, t = 1), which is how often importance sampling would visit it (Nichol and Dhariwal 2021, Eq. 18). \
              Bottom ({scale}): the standard deviation of one estimate from one example, with t uniform, with t drawn by those weights, and with every t once; \
              without the prior. Means over seeds ({}), no bands; intervals are in the csv.",
             metric.words(),

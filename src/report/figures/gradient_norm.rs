@@ -16,6 +16,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         of: &|r| r.grad_norm.clone(),
         ticks: 5,
         seeds: true,
+        bands: false,
     };
     if !curve.is_known(study) {
         return Ok(Drawn::skipped(NAME, "no run has recorded the norm of its gradient"));
@@ -29,7 +30,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         caption: format!(
             "Euclidean norm of the gradient of the training loss over all parameters, before clipping, as the mean over the steps of each logging window \
              ({axis}). Losses of different units have gradients of different size: compare the course of a line, not the height of two. {}",
-            lines_words(study)
+            lines_words(study, true, false)
         ),
         csv: csv.finish(),
         more_csv: Vec::new(),

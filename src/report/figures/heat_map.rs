@@ -4,13 +4,13 @@ use super::{Drawn, Figure, MARGIN, WIDTH};
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale};
 use crate::report::draw::fonts::{fitted, text_width};
-use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE};
+use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE, UNLABELLED};
 use crate::report::draw::{Anchor, Panel, Rect, Scene, Stroke};
 use crate::report::history::Surface;
 use crate::report::stats::Interval;
 use crate::report::study::{Cell, Study};
 use crate::report::text::{Csv, plain};
-use crate::report::theme::ramp;
+use crate::report::theme::heat;
 use image::RgbImage;
 use std::sync::Arc;
 
@@ -53,13 +53,14 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         _ => 240.0,
     };
     let place = Rect::new(MARGIN, MARGIN + BAR, WIDTH - 2.0 * MARGIN, 0.0);
-    let mut scene = Scene::new(WIDTH, place.y + rows as f64 * (height + GAP) - GAP + MARGIN);
+    let mut scene = Scene::new(WIDTH, place.y + rows as f64 * (height + GAP - UNLABELLED) + UNLABELLED - GAP + MARGIN);
     colour_bar(&mut scene, study.error_name(), &scale);
     for (i, map) in shown.iter().enumerate() {
         let column = place.columns(columns, GAP)[i % columns];
-        let (first, last) = (i % columns == 0, i / columns + 1 == rows || i + columns >= shown.len());
-        let spot = Rect { y: place.y + (i / columns) as f64 * (height + GAP), h: height, ..column };
-        map.paint(&mut scene, spot, &scale, if first { "t" } else { "" }, if last { "optimizer step" } else { "" }, columns);
+        let last = i / columns + 1 == rows || i + columns >= shown.len();
+        let h = if last { height } else { height - UNLABELLED };
+        let spot = Rect { y: place.y + (i / columns) as f64 * (height + GAP - UNLABELLED), h, ..column };
+        map.paint(&mut scene, spot, &scale, if last { "optimizer step" } else { "" }, columns);
     }
     let mut csv = Csv::new(&["cell", "step_after", "step_until", "t_first", "t_last", "n", "eps_mse", "bound_term"]);
     for map in &maps {
@@ -100,7 +101,7 @@ fn map<'a>(cell: &'a Cell<'a>) -> Option<Map<'a>> {
 }
 
 impl Map<'_> {
-    fn paint(&self, scene: &mut Scene, place: Rect, scale: &Axis, y_label: &str, x_label: &str, columns: usize) {
+    fn paint(&self, scene: &mut Scene, place: Rect, scale: &Axis, x_label: &str, columns: usize) {
         let s = self.surface;
         let (first, last) = (s.columns[0].0 as f64, s.columns[s.columns.len() - 1].1 as f64);
         let top = f64::from(s.ranges[s.ranges.len() - 1].1) + 0.5;
@@ -115,16 +116,12 @@ impl Map<'_> {
             let column = s.columns.partition_point(|c| (c.1 as f64) < step).min(s.columns.len() - 1);
             let range = s.ranges.partition_point(|r| f64::from(r.1) + 0.5 < t).min(s.ranges.len() - 1);
             let mean = self.mse[column * s.ranges.len() + range].mean;
-            scale.position(mean).map_or(MISSING, |p| image::Rgb(ramp(p)))
+            scale.position(mean).map_or(MISSING, |p| image::Rgb(heat(p)))
         });
         let a = panel.area;
         scene.picture((a.x, a.y), (a.w, a.h), Arc::new(image));
         let corners = vec![(a.x, a.y), (a.x, a.bottom()), (a.right(), a.bottom()), (a.right(), a.y), (a.x, a.y)];
         scene.line(corners, Stroke::solid(MUTED, 1.0));
-        // In the corner that ticks leave free.
-        if !y_label.is_empty() {
-            scene.text((place.x, place.bottom() - 6.0), y_label, LABEL_SIZE, INK, Anchor::Start);
-        }
     }
 
     fn rows(&self, csv: &mut Csv) {
@@ -153,8 +150,9 @@ fn colour_bar(scene: &mut Scene, name: &str, scale: &Axis) {
     let title = format!("{name}:");
     scene.bold((MARGIN, MARGIN + 13.0), &title, LABEL_SIZE, INK, Anchor::Start);
     let (x, width) = (MARGIN + text_width(&title, LABEL_SIZE, true) + 26.0, 420.0);
-    let image = RgbImage::from_fn(210, 1, |px, _| image::Rgb(ramp((f64::from(px) + 0.5) / 210.0)));
+    let image = RgbImage::from_fn(210, 1, |px, _| image::Rgb(heat((f64::from(px) + 0.5) / 210.0)));
     scene.picture((x, MARGIN + 1.0), (width, 14.0), Arc::new(image));
+    scene.text((WIDTH - MARGIN, MARGIN + 13.0), "upwards: timestep t", LABEL_SIZE, INK, Anchor::End);
     let mut right = f64::NEG_INFINITY;
     for tick in scale.ticks.iter().filter(|t| !t.label.is_empty()) {
         let Some(at) = scale.position(tick.value).filter(|p| (-1e-9..=1.0 + 1e-9).contains(p)).map(|p| x + p * width) else { continue };
@@ -192,13 +190,16 @@ mod tests {
             .unwrap();
         assert_eq!(*map.get_pixel(0, PIXELS.1 - 1), MISSING, "t = 1 is at the bottom, the first step on the left");
         // The last column at the top is as its row of the csv says.
-        let last: Vec<&str> = figure.csv.lines().last().unwrap().split(',').collect();
-        let (_, surface) = (0, &data.runs[0].history.surface);
+        // The name of the one cell has a comma in it.
+        let fields =
+            |line: &str| -> Vec<String> { line.rsplit(',').take(7).map(String::from).collect::<Vec<_>>().into_iter().rev().collect() };
+        let last = fields(figure.csv.lines().last().unwrap());
+        let surface = &data.runs[0].history.surface;
         let by_hand = data.runs.iter().map(|r| r.history.surface.seen[surface.seen.len() - 1].mse).sum::<f64>() / 3.0;
-        assert_eq!((last[4], last[5]), ("100", "3"));
-        assert!((last[6].parse::<f64>().unwrap() - by_hand).abs() < 1e-12);
-        let values: Vec<f64> = figure.csv.lines().skip(1).filter_map(|l| l.split(',').nth(6)?.parse().ok()).collect();
+        assert_eq!((last[3].as_str(), last[4].as_str()), ("100", "3"));
+        assert!((last[5].parse::<f64>().unwrap() - by_hand).abs() < 1e-12);
+        let values: Vec<f64> = figure.csv.lines().skip(1).filter_map(|l| fields(l)[5].parse().ok()).collect();
         let (low, high) = values.iter().fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(*v), b.max(*v)));
-        assert_eq!(map.get_pixel(PIXELS.0 - 1, 0).0, ramp((by_hand / low).ln() / (high / low).ln()));
+        assert_eq!(map.get_pixel(PIXELS.0 - 1, 0).0, heat((by_hand / low).ln() / (high / low).ln()));
     }
 }

@@ -16,6 +16,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         of,
         ticks: 4,
         seeds: true,
+        bands: true,
     };
     let train = curve("train_eps_mse", format!("Training {}", study.error_name()), &|r| r.train.clone());
     let val = curve("val_bits_per_dim", format!("Validation bound ({})", study.unit()), &|r| r.val.clone());
@@ -39,7 +40,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     Ok(Drawn::Figure(Box::new(Figure {
         name: NAME.into(),
         title: "Loss against step".into(),
-        caption: format!("Against optimizer steps: {}. {}", what.join("; "), lines_words(study)),
+        caption: format!("Against optimizer steps: {}. {}", what.join("; "), lines_words(study, true, true)),
         csv: csv.finish(),
         more_csv: Vec::new(),
         scene,

@@ -3,7 +3,7 @@
 use super::curves::{COLUMNS, Curve, lines_words};
 use super::{Drawn, Figure, Names, with_legend};
 use crate::report::ReportError;
-use crate::report::draw::panel::{INK, LABEL_SIZE};
+use crate::report::draw::panel::{INK, LABEL_SIZE, UNLABELLED};
 use crate::report::draw::{Anchor, Rect};
 use crate::report::history::{Seen, quartile_bounds};
 use crate::report::study::{RunView, Study};
@@ -33,16 +33,19 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let mut csv = Csv::new(&COLUMNS);
     for (row, (quantity, title, of)) in shown.iter().enumerate() {
         let y = place.y + row as f64 * (ROW + TITLE);
+        let last = row + 1 == shown.len();
+        let height = if last { ROW } else { ROW - UNLABELLED };
         scene.bold((place.x, y + 15.0), title, LABEL_SIZE, INK, Anchor::Start);
-        for (q, place) in (Rect { y: y + TITLE, h: ROW, ..place }).columns(4, 14.0).into_iter().enumerate() {
+        for (q, place) in (Rect { y: y + TITLE, h: height, ..place }).columns(4, 14.0).into_iter().enumerate() {
             let of = at(q, *of);
             let curve = Curve {
                 quantity: format!("{quantity}_q{q}"),
                 heading: heading(study, q),
-                x_label: if row + 1 == shown.len() { "optimizer step" } else { "" },
+                x_label: if last { "optimizer step" } else { "" },
                 of: &of,
-                ticks: 2,
+                ticks: 3,
                 seeds: false,
+                bands: false,
             };
             curve.draw(study, &mut scene, place, &Names::LEGEND, &mut csv);
         }
@@ -54,8 +57,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             "Mean over the samples of each logging window whose t lies in the quartile ⌊4 (t − 1)/T⌋ of 1..=T, as improved DDPM logs them; unweighted for \
              every loss, no smoothing, raw weights. Each panel has its own axis, logarithmic where its values span more than a factor of 6, else linear and \
              not from 0. {}",
-            lines_words(study)
-                .replace("Thin lines are seeds, thick lines their means.", "Lines are means over seeds; single seeds are in the csv.")
+            lines_words(study, false, false)
         ),
         csv: csv.finish(),
         more_csv: Vec::new(),

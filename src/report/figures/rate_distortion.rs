@@ -52,9 +52,9 @@ impl Unit {
 
     fn heading(self) -> &'static str {
         match self {
-            Self::Pixels => "RMSE of x̂₀ (0–255)",
-            Self::Standardised => "RMSE of x̂₀ (standardised)",
-            Self::WrongBits => "Share of wrong bits of x̂₀",
+            Self::Pixels => "RMSE of predicted x₀ (0–255)",
+            Self::Standardised => "RMSE of predicted x₀",
+            Self::WrongBits => "Wrong bits of predicted x₀",
         }
     }
 
@@ -150,11 +150,11 @@ type Place<'a> = dyn Fn(&Cell, &Point) -> (f64, f64) + 'a;
 
 fn panel(scene: &mut Scene, place: Rect, heading: &str, x_label: &str, curves: &[(&Cell, Vec<Point>)], of: &Place) {
     let all = || curves.iter().flat_map(|(cell, points)| points.iter().map(|p| of(cell, p))).filter(|p| p.0.is_finite() && p.1.is_finite());
-    let x = Axis::around(all().map(|p| p.0).chain([0.0]), Scale::Linear, 0.02, 3);
+    let x = Axis::around(all().map(|p| p.0).chain([0.0]), Scale::Linear, 0.02, 4);
     let y = Axis::around(all().map(|p| p.1).chain([0.0]), Scale::Linear, 0.02, 5);
     let panel = Panel::new(scene, place, heading, x_label, x, y);
     for (cell, points) in curves {
-        panel.line(scene, &points.iter().map(|p| of(cell, p)).collect::<Vec<_>>(), cell.look.line(2.0));
+        panel.line(scene, &points.iter().map(|p| of(cell, p)).collect::<Vec<_>>(), cell.look.line(1.7));
     }
 }
 

@@ -130,7 +130,15 @@ fn against_step(study: &Study) -> Ground {
     let mut axes = Vec::new();
     for ((quantity, heading, of), place) in quantities.into_iter().zip((Rect { h: CURVES, ..place }).columns(2, 28.0)) {
         let of = move |r: &RunView<'_>| by_step(r, of);
-        let curve = Curve { quantity: quantity.into(), heading: heading.into(), x_label: "optimizer step", of: &of, ticks: 4, seeds: true };
+        let curve = Curve {
+            quantity: quantity.into(),
+            heading: heading.into(),
+            x_label: "optimizer step",
+            of: &of,
+            ticks: 4,
+            seeds: true,
+            bands: true,
+        };
         axes.push(axis_words(curve.draw(study, &mut scene, place, &Names::LEGEND, &mut csv)));
     }
     let words = format!(" Top: the same against step ({}; {}). {}.", axes[0], axes[1], study.band_words());

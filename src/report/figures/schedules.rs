@@ -140,7 +140,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             unit(),
             Axis::around(all(&log_snr), Scale::Linear, 0.04, 7),
         ),
-        Panel::new(&mut scene, rows[1][1], "β̃/β (posterior over step variance)", "timestep t", Axis::log(0.94, f64::from(longest)), unit()),
+        Panel::new(&mut scene, rows[1][1], "Posterior variance over β", "timestep t", Axis::log(0.94, f64::from(longest)), unit()),
     ];
     let functions: [&dyn Fn(&NoiseSchedule, usize) -> f64; 4] = [&beta, &|s, i| s.alpha_bars[i], &log_snr, &ratio];
     let mut csv = Csv::new(&["schedule", "timesteps", "t", "beta", "alpha_bar", "log_snr", "posterior_variance_ratio"]);

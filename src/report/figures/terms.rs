@@ -55,21 +55,21 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             ]);
         }
     }
-    let hidden = if hidden > 0 {
-        format!(
-            " {} not positive, which has no place on a logarithmic axis: see the csv.",
-            if hidden == 1 { "1 mean is".into() } else { format!("{hidden} means are") }
-        )
-    } else {
-        String::new()
-    };
+    let are = |n: usize, what: &str| if n == 1 { format!("1 {what} is") } else { format!("{n} {what}s are") };
+    let mut said = String::new();
+    if hidden.not_positive > 0 {
+        said += &format!(" {} not positive, which has no place on a logarithmic axis: see the csv.", are(hidden.not_positive, "mean"));
+    }
+    if hidden.below > 0 {
+        said += &format!(" {} below the frame and drawn at its edge: see the csv.", are(hidden.below, "decoder term"));
+    }
     Ok(Drawn::Figure(Box::new(Figure {
         name: "terms".into(),
         title: "The bound's terms by timestep".into(),
         caption: format!(
             "Final evaluation ({}), both axes logarithmic. Left: the contribution of each timestep to the bound in {}; the dot at t = 1 is the decoder, \
              −log p(x₀ | x₁), all others are Kullback–Leibler terms; the prior term is not shown. Right: {}. \
-             Lines are means over seeds ({}). {}.{}{hidden}",
+             Lines are means over seeds ({}). {}.{}{said}",
             metric.words(),
             study.unit(),
             study.error_measure().1,
@@ -104,8 +104,16 @@ struct Quantity {
     decoder: bool,
 }
 
-/// Draws one quantity and returns how many means had no place on the logarithmic axis.
-fn panel(study: &Study, scene: &mut Scene, place: Rect, heading: &str, what: Quantity) -> usize {
+/// Means that are not where they would be.
+struct Hidden {
+    /// Without a place on a logarithmic axis.
+    not_positive: usize,
+    /// Far below all others, at the frame's edge.
+    below: usize,
+}
+
+/// Draws one quantity.
+fn panel(study: &Study, scene: &mut Scene, place: Rect, heading: &str, what: Quantity) -> Hidden {
     let Quantity { of, floor, decoder } = what;
     let terms = || study.cells.iter().flat_map(|c| c.terms.iter().filter(|t| t.t > 0));
     let last = terms().map(|t| t.t).max().unwrap_or(1);
@@ -113,23 +121,28 @@ fn panel(study: &Study, scene: &mut Scene, place: Rect, heading: &str, what: Qua
     // A little room on the left keeps the mark at t = 1 off the axis.
     let x = Axis::log(0.88, f64::from(last));
     let means = || terms().map(|t| of(t).mean);
-    let (low, high) = means().filter(|v| *v > 0.0).fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
-    // Floors that are next to nothing do not decide the axis.
-    let floors = terms().map(floor).chain(study.cells.iter().filter_map(decoder_floor)).filter(|v| *v > 1e-2 * low && *v < 1e2 * high);
-    let y = Axis::around(means().chain(floors), Scale::Log, 0.04, 6);
+    let kl = || terms().filter(|t| t.t > 1 || !decoder).map(|t| of(t).mean).filter(|v| *v > 0.0);
+    let (low, high) = kl().fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
+    // A decoder or floor that is next to nothing does not decide the axis.
+    let near = |v: &f64| *v > 1e-2 * low && *v < 1e2 * high;
+    let below = means().filter(|v| *v > 0.0 && *v <= 1e-2 * low).count();
+    let floors = terms().map(floor).chain(study.cells.iter().filter_map(decoder_floor));
+    let y = Axis::around(means().chain(floors).filter(near), Scale::Log, 0.04, 6);
     let panel = Panel::new(scene, place, heading, "timestep t", x, y);
     let line = |cell: &Cell, value: &dyn Fn(&CellTerm) -> f64| -> Vec<(f64, f64)> {
-        cell.terms.iter().filter(|t| t.t > 0).map(|t| (f64::from(t.t), value(t))).collect()
+        // The decoder is a quantity of its own: no line leads to it.
+        let first = if decoder { 1 } else { 0 };
+        cell.terms.iter().filter(|t| t.t > first).map(|t| (f64::from(t.t), value(t))).collect()
     };
     for cell in &study.cells {
-        let band: Vec<_> = cell.terms.iter().filter(|t| t.t > 0).map(|t| (f64::from(t.t), of(t).low(), of(t).high())).collect();
-        panel.band(scene, &band, cell.look.color, study.band_opacity());
+        let ends = line(cell, &|t| of(t).low()).into_iter().zip(line(cell, &|t| of(t).high()));
+        panel.band(scene, &ends.map(|((t, low), (_, high))| (t, low, high)).collect::<Vec<_>>(), cell.look.color, study.band_opacity());
     }
     for cell in &study.cells {
         panel.line(scene, &line(cell, &floor), Stroke { color: tint(cell.look.color, 0.45), width: 1.4, dash: cell.look.dash });
     }
     for cell in &study.cells {
-        panel.line(scene, &line(cell, &|t| of(t).mean), cell.look.line(2.0));
+        panel.line(scene, &line(cell, &|t| of(t).mean), cell.look.line(1.7));
     }
     for cell in study.cells.iter().filter(|_| decoder) {
         if let Some((x, y)) = decoder_floor(cell).and_then(|f| panel.place(1.0, f)) {
@@ -139,7 +152,7 @@ fn panel(study: &Study, scene: &mut Scene, place: Rect, heading: &str, what: Qua
             panel.dot(scene, 1.0, of(first).mean, 4.5, cell.look.color);
         }
     }
-    means().filter(|v| *v <= 0.0).count()
+    Hidden { not_positive: means().filter(|v| *v <= 0.0).count(), below }
 }
 
 #[cfg(test)]
