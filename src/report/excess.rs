@@ -102,14 +102,16 @@ impl Excess {
             items.push(format!("{} more in the table", shown.len() - MOST));
         }
         let what = match self.known {
-            Known::Distribution => "The data's distribution is known, and with it the least bound of any network; the excess over it is",
+            Known::Distribution => {
+                "The data's distribution is known, and with it the least bound of any network; the excess over it in bits/dim is"
+            }
             Known::Examples => {
                 "On training examples (raw weights, last quarter of training) the least loss is that of a network which has memorised them; the excess \
-                 over it is"
+                 over it in bits/dim is"
             }
         };
-        let half = first.half_at().map_or(String::new(), |t| format!("; of the first, half lies at t ≤ {t}"));
-        Some(format!("{what} {} bits/dim{half}.", text::list(&items)))
+        let half = first.half_at().map_or(String::new(), |range| format!("; of the first, half lies at {range}"));
+        Some(format!("{what} {}{half}.", text::list(&items)))
     }
 }
 
@@ -119,8 +121,8 @@ impl CellExcess {
         format!("{} (n = {})", Measured { seeds: self.whole, error: self.error }.words(), self.whole.n).replace(") (", "; ")
     }
 
-    /// The least t up to which half of the excess has come together; `None` where there is none to halve.
-    fn half_at(&self) -> Option<u32> {
+    /// The one t that has half of the excess, else the range from t = 1 that has it; `None` where there is none to halve.
+    fn half_at(&self) -> Option<String> {
         let part = |p: &Point| f64::from(p.last - p.first + 1) * p.vb_excess.mean;
         let total: f64 = self.points.iter().map(part).sum();
         if !total.is_finite() || total <= 0.0 {
@@ -131,7 +133,8 @@ impl CellExcess {
             sum += part(p);
             sum >= 0.5 * total
         };
-        self.points.iter().find(reached).map(|p| p.last)
+        let alone = self.points.iter().find(|p| p.first == p.last && part(p) >= 0.5 * total);
+        alone.map(|p| format!("t = {} alone", p.first)).or_else(|| self.points.iter().find(reached).map(|p| format!("t ≤ {}", p.last)))
     }
 }
 

@@ -8,7 +8,7 @@ use crate::report::draw::{Panel, Rect, Scene, Stroke};
 use crate::report::stats::Interval;
 use crate::report::study::{Cell, CellTerm, Study};
 use crate::report::text::{Csv, plain};
-use crate::report::theme::tint;
+use crate::report::theme::{GREY, tint};
 
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let Some(metric) = study.metric.filter(|_| study.cells.iter().any(|c| c.terms.iter().any(|t| t.t > 0))) else {
@@ -90,7 +90,8 @@ fn floor_words(study: &Study) -> String {
         said += " Triangles at t = 1: what the fixed variance costs there whatever the network.";
     }
     if study.with_results().any(|(_, c)| c.terms.iter().any(|t| t.vb_floor.is_finite())) {
-        said += " Pale lines: the least possible values, of the exact denoiser of the data's distribution on the same draws.";
+        said +=
+            " Pale or dotted grey lines: the least possible values, of the exact denoiser of the data's distribution on the same draws.";
     }
     said
 }
@@ -102,6 +103,10 @@ struct Quantity {
     floor: fn(&CellTerm) -> f64,
     /// Whether t = 1 is the decoder's, with a mark and a floor of its own.
     decoder: bool,
+}
+
+fn same(a: &[(f64, f64)], b: &[(f64, f64)]) -> bool {
+    a.len() == b.len() && a.iter().zip(b).all(|(p, q)| p.0 == q.0 && (p.1 - q.1).abs() <= 1e-9 * p.1.abs())
 }
 
 /// Means that are not where they would be.
@@ -138,8 +143,15 @@ fn panel(study: &Study, scene: &mut Scene, place: Rect, heading: &str, what: Qua
         let ends = line(cell, &|t| of(t).low()).into_iter().zip(line(cell, &|t| of(t).high()));
         panel.band(scene, &ends.map(|((t, low), (_, high))| (t, low, high)).collect::<Vec<_>>(), cell.look.color, study.band_opacity());
     }
-    for cell in &study.cells {
-        panel.line(scene, &line(cell, &floor), Stroke { color: tint(cell.look.color, 0.45), width: 1.4, dash: cell.look.dash });
+    let floors_of = |c: &Cell| line(c, &floor).into_iter().filter(|p| p.1.is_finite()).collect::<Vec<_>>();
+    let known: Vec<&Cell> = study.cells.iter().filter(|c| !floors_of(c).is_empty()).collect();
+    // A floor that all share is nobody's own.
+    let shared = known.len() > 1 && known.windows(2).all(|w| same(&floors_of(w[0]), &floors_of(w[1])));
+    if shared {
+        panel.line(scene, &floors_of(known[0]), Stroke { color: GREY, width: 1.4, dash: &[2.0, 3.5] });
+    }
+    for cell in known.into_iter().filter(|_| !shared) {
+        panel.line(scene, &floors_of(cell), Stroke { color: tint(cell.look.color, 0.45), width: 1.4, dash: cell.look.dash });
     }
     for cell in &study.cells {
         panel.line(scene, &line(cell, &|t| of(t).mean), cell.look.line(1.7));
@@ -171,7 +183,7 @@ mod tests {
         assert!((mean - by_hand).abs() < 1e-12);
         // The floor of the decoder stands in its row alone.
         assert!(decoder.ends_with(",,,0.3") && figure.csv.matches(",0.3\n").count() == 8, "{decoder}");
-        assert!(figure.caption.contains("Triangles at t = 1") && !figure.caption.contains("Pale lines"));
+        assert!(figure.caption.contains("Triangles at t = 1") && !figure.caption.contains("Pale or dotted"));
     }
 
     #[test]
