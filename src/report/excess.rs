@@ -236,7 +236,15 @@ mod tests {
         assert!((by_hand.sum::<f64>() / 3.0 - cell.whole.mean).abs() < 1e-9);
         assert!((cell.points[16].mse_excess.mean - cell.points[16].mse_floor).abs() < 1e-12, "half of it is the floor");
         let said = Answer::of(&study).sentences.join(" ");
-        assert!(said.contains("distribution is known") && said.contains("4 more in the table"), "{said}");
+        assert!(
+            said.contains("distribution is known") && said.contains("4 more in the table") && said.contains("half lies at t ≤ "),
+            "{said}"
+        );
+        let mut cell = excess.cells[0].clone();
+        cell.points[99].vb_excess.mean = 10.0;
+        assert_eq!(cell.half_at().unwrap(), "t = 100 alone");
+        cell.points.iter_mut().for_each(|p| p.vb_excess.mean = -1.0);
+        assert_eq!(cell.half_at(), None);
     }
 
     #[test]

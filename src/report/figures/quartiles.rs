@@ -13,8 +13,11 @@ pub const NAME: &str = "quartiles";
 const ROW: f64 = 260.0;
 const TITLE: f64 = 24.0;
 
+/// Its name in the csv, its title, and where it is found.
+type Quantity = (&'static str, String, fn(&Seen) -> f64);
+
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
-    let quantities: [(&str, String, fn(&Seen) -> f64); 2] = [
+    let quantities: [Quantity; 2] = [
         ("train_eps_mse", format!("Training {} by quartile of t", study.error_name()), |s| s.mse),
         ("train_bound_term", format!("Training mean term of the bound ({}) by quartile of t", study.unit()), |s| s.vb),
     ];

@@ -101,7 +101,7 @@ fn strip<'a>(cell: &'a Cell<'a>) -> Option<Strip<'a>> {
 /// The two rows of the first sample of a sheet, whose pictures lie a pixel apart.
 fn cut<'a>(path: &PathBuf, columns: usize, samples: usize) -> Result<[Tiles<'a>; 2], String> {
     let sheet = image::open(path).map_err(|e| e.to_string())?.to_rgb8();
-    let side = |length: u32, n: usize| ((length + 1) % n as u32 == 0).then(|| (length + 1) / n as u32 - 1).filter(|s| *s > 0);
+    let side = |length: u32, n: usize| (length + 1).is_multiple_of(n as u32).then(|| (length + 1) / n as u32 - 1).filter(|s| *s > 0);
     let (Some(width), Some(height)) = (side(sheet.width(), columns), side(sheet.height(), 2 * samples.max(1))) else {
         return Err(format!("the sheet is not one of {columns} columns"));
     };
@@ -115,7 +115,7 @@ fn cut<'a>(path: &PathBuf, columns: usize, samples: usize) -> Result<[Tiles<'a>;
 impl Strip<'_> {
     fn paint(&self, scene: &mut Scene, top: f64, tile: f64, height: f64) {
         let width = WIDTH - 2.0 * MARGIN;
-        scene.bold((MARGIN, top + 14.0), &fitted(&self.label, LABEL_SIZE, true, width), LABEL_SIZE, INK, Anchor::Start);
+        scene.bold((MARGIN, top + 14.0), &fitted(self.label, LABEL_SIZE, true, width), LABEL_SIZE, INK, Anchor::Start);
         let x = |c: usize| MARGIN + LABELS + c as f64 * (tile + GAP);
         let rows = match &self.rows {
             Ok(rows) => rows,

@@ -114,6 +114,9 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     })))
 }
 
+/// Its name in the csv, its heading, and where it is found.
+type Quantity = (&'static str, &'static str, fn(&SampleQuality) -> f64);
+
 type Ground = (Scene, Rect, String, Vec<(String, String)>);
 
 fn plain_scene(rows: usize) -> Ground {
@@ -125,7 +128,7 @@ fn plain_scene(rows: usize) -> Ground {
 fn against_step(study: &Study) -> Ground {
     let (mut scene, place) = with_legend(study, CURVES + 2.0 * MARGIN);
     let mut csv = Csv::new(&COLUMNS);
-    let quantities: [(&str, &str, fn(&SampleQuality) -> f64); 2] =
+    let quantities: [Quantity; 2] =
         [("sliced_wasserstein", "Sliced Wasserstein distance", |q| q.sliced_wasserstein), ("mmd2", "MMD²", |q| q.mmd2)];
     let mut axes = Vec::new();
     for ((quantity, heading, of), place) in quantities.into_iter().zip((Rect { h: CURVES, ..place }).columns(2, 28.0)) {

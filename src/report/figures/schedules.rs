@@ -96,6 +96,9 @@ fn legend(lines: &[Line]) -> Legend {
 
 const ROW: f64 = 320.0;
 
+/// Of the step with that index.
+type Function<'a> = &'a dyn Fn(&NoiseSchedule, usize) -> f64;
+
 fn beta(s: &NoiseSchedule, i: usize) -> f64 {
     s.betas[i]
 }
@@ -121,7 +124,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     legend.draw(&mut scene, MARGIN, MARGIN, width);
     let rows = [0.0, ROW].map(|y| Rect::new(MARGIN, top + y, width, ROW - 10.0).columns(2, 28.0));
     let unit = || Axis::linear(0.0, 1.0, 5);
-    let all = |f: &dyn Fn(&NoiseSchedule, usize) -> f64| -> Vec<f64> {
+    let all = |f: Function| -> Vec<f64> {
         lines
             .iter()
             .flat_map(|l| (0..l.schedule.betas.len()).map(|i| f(&l.schedule, i)).collect::<Vec<_>>())
@@ -142,7 +145,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         ),
         Panel::new(&mut scene, rows[1][1], "Posterior variance over β", "timestep t", Axis::log(0.94, f64::from(longest)), unit()),
     ];
-    let functions: [&dyn Fn(&NoiseSchedule, usize) -> f64; 4] = [&beta, &|s, i| s.alpha_bars[i], &log_snr, &ratio];
+    let functions: [Function; 4] = [&beta, &|s, i| s.alpha_bars[i], &log_snr, &ratio];
     let mut csv = Csv::new(&["schedule", "timesteps", "t", "beta", "alpha_bar", "log_snr", "posterior_variance_ratio"]);
     for line in &lines {
         let steps = 0..line.schedule.betas.len();
