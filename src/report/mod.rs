@@ -8,7 +8,9 @@
 
 pub mod compare;
 pub mod draw;
+pub mod excess;
 pub mod figures;
+pub mod history;
 pub mod input;
 pub mod load;
 pub mod page;

@@ -242,6 +242,11 @@ impl RunDir {
         self.path.join(format!("samples/step-{step}.png"))
     }
 
+    /// The way of the final samples from noise to data.
+    pub fn reverse_path(&self, step: u32, ending: &str) -> PathBuf {
+        self.path.join(format!("samples/reverse-{step}.{ending}"))
+    }
+
     pub fn log_path(&self) -> PathBuf {
         self.path.join("log.txt")
     }

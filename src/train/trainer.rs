@@ -509,6 +509,8 @@ impl<'a> Trainer<'a> {
             root.join(LOSSES),
             root.join("metrics.jsonl"),
             self.dir.sample_path(step),
+            self.dir.reverse_path(step, "png"),
+            self.dir.reverse_path(step, "csv"),
             self.dir.checkpoint_path(step),
         ];
         let inside = |path: &std::path::PathBuf| Some(path.strip_prefix(root).ok()?.to_str()?.to_owned());
