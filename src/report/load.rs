@@ -4,7 +4,7 @@
 //! must not hide the rest of a sweep.
 
 use super::ReportError;
-use super::input::{ForwardExamples, RunData, SweepData};
+use super::input::{ForwardExamples, NotFinite, RunData, SweepData};
 use crate::config::{self, RunConfig};
 use crate::data::{self, DataSpec, Dataset};
 use crate::diffusion::Kernel;
@@ -68,6 +68,7 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
             kernel: config.diffusion.kernel,
             data: config.data,
             encoding,
+            not_finite: part.not_finite,
             problem: part.problem,
         });
     }
@@ -82,7 +83,7 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
         .filter_map(|(_, d)| d.as_ref().ok())
         .map(|d| if d.credit.is_empty() { d.title.clone() } else { format!("{}. {}", d.title, d.credit) })
         .collect();
-    Ok(SweepData { record, runs, forward, credits })
+    Ok(SweepData { record, compared: Vec::new(), runs, forward, credits })
 }
 
 /// What the folder of a run says.
@@ -94,6 +95,7 @@ struct Part {
     config_text: String,
     config: Option<RunConfig>,
     samples: Vec<(i64, PathBuf)>,
+    not_finite: Option<NotFinite>,
     problem: Option<String>,
 }
 
@@ -106,6 +108,7 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
         config_text: String::new(),
         config: None,
         samples: Vec::new(),
+        not_finite: None,
         problem: None,
     };
     let Some(dir) = folder else { return part };
@@ -143,7 +146,10 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
     }
     if fs::is_file(&dir.path().join("losses.parquet")) {
         match read_losses(dir.path()) {
-            Ok(losses) => part.losses = thinned(losses),
+            Ok(losses) => {
+                part.not_finite = NotFinite::of(&losses);
+                part.losses = thinned(losses);
+            }
             Err(e) => note(e.to_string()),
         }
     } else if part.state == RunState::Done {
@@ -343,7 +349,7 @@ mod tests {
         assert_eq!(Answer::of(&study).results.len(), 2);
         assert!(study.differential());
         let out = root.path().join("reports/tiny");
-        let summary = build(&data, &out, &Options { png_scale: 0.5 }).unwrap();
+        let summary = build(&data, &out, &Options { png_scale: 0.5, live: None }).unwrap();
         assert_eq!((summary.runs, summary.finished), (4, 3));
         let html = std::fs::read_to_string(&summary.index).unwrap();
         assert!(!html.contains(root.path().to_str().unwrap()), "no path of this machine");
@@ -363,7 +369,7 @@ mod tests {
             assert!(problem.contains("damaged") && !problem.contains(root.path().to_str().unwrap()), "{problem}");
         }
         assert_eq!((data.runs[1].state, data.runs[2].problem.clone()), (RunState::Failed, None));
-        build(&data, &root.path().join("out"), &Options { png_scale: 0.5 }).unwrap();
+        build(&data, &root.path().join("out"), &Options { png_scale: 0.5, live: None }).unwrap();
     }
 
     #[test]

@@ -6,16 +6,22 @@ use super::text::{count, list};
 use crate::data::Encoding;
 use crate::record::{Evaluation, Split};
 use crate::store::RunState;
+use std::collections::BTreeSet;
+
+/// Unreadable runs that are told one by one.
+const MOST_TOLD: usize = 3;
 
 /// In order of weight; empty where all is as it should be.
 pub fn warnings(study: &Study) -> Vec<String> {
     let mut all = Vec::new();
     let runs = &study.data.runs;
     let in_state = |s: RunState| runs.iter().filter(|r| r.state == s).count();
-    for run in runs {
-        if let Some(problem) = &run.problem {
-            all.push(format!("Run {} could not be read in full: {problem}.", run.run.run_id));
-        }
+    let unread: Vec<(&str, &str)> = runs.iter().filter_map(|r| Some((r.run.run_id.as_str(), r.problem.as_deref()?))).collect();
+    for (id, problem) in unread.iter().take(MOST_TOLD) {
+        all.push(format!("Run {id} could not be read in full: {problem}."));
+    }
+    if let more @ 1.. = unread.len().saturating_sub(MOST_TOLD) {
+        all.push(format!("{} more could not be read in full; the table of runs says why.", count(more, "run")));
     }
     let open = in_state(RunState::Pending) + in_state(RunState::Running) + in_state(RunState::Resumable);
     if open > 0 {
@@ -25,7 +31,7 @@ pub fn warnings(study: &Study) -> Vec<String> {
         let n = in_state(state);
         if n > 0 {
             all.push(format!(
-                "{} {words} and {} not in the means; see the table of runs.",
+                "{} {words} and {} in no mean; where and why is told under “Runs without a result”.",
                 count(n, "run"),
                 if n == 1 { "is" } else { "are" }
             ));
@@ -48,7 +54,7 @@ pub fn warnings(study: &Study) -> Vec<String> {
         all.push("No run has a test evaluation yet: cells are judged on validation images.".into());
     }
     let finished = || study.cells.iter().flat_map(|c| c.finished());
-    mixed(&mut all, "The runs were trained for unequal numbers of steps", finished().filter_map(|r| Some(r.result?.step.to_string())));
+    all.extend(unequal(study));
     mixed(
         &mut all,
         "The final evaluations differ in images, timesteps or noise draws",
@@ -57,18 +63,10 @@ pub fn warnings(study: &Study) -> Vec<String> {
     let manifests = || finished().filter_map(|r| r.data.manifest.as_ref()).map(|m| &m.provenance);
     mixed(
         &mut all,
-        "The runs were made by different versions of the program",
-        manifests().map(|p| format!("{} at {}", p.version, revision(p))),
-    );
-    mixed(
-        &mut all,
         "The runs were made on different kinds of device",
         manifests().map(|p| p.device.split(':').next().unwrap_or_default().to_string()),
     );
     mixed(&mut all, "The runs were made with different instruction sets", manifests().map(|p| p.instruction_set.clone()));
-    if manifests().any(|p| p.git_dirty == Some(true)) {
-        all.push("Some runs were made from a working tree with uncommitted changes.".into());
-    }
     let continuous = runs.iter().any(|r| r.encoding == Some(Encoding::Continuous));
     if continuous && runs.iter().any(|r| matches!(r.encoding, Some(Encoding::Discrete { .. }))) {
         all.push(
@@ -83,11 +81,39 @@ pub fn warnings(study: &Study) -> Vec<String> {
     all
 }
 
+/// What makes the lines of one figure unlike each other although no axis says so: unequal lengths of training, other code.
+/// It stands among the warnings, and below every figure that draws results.
+pub fn unequal(study: &Study) -> Vec<String> {
+    let mut all = Vec::new();
+    let finished = || study.cells.iter().flat_map(|c| c.finished());
+    let steps_vary = study.cells.iter().flat_map(|c| &c.axes).any(|(key, _)| key == "train.steps");
+    let words = if steps_vary {
+        "The cells were trained for unequal numbers of steps, as the experiment asks"
+    } else {
+        "The runs were trained for unequal numbers of steps"
+    };
+    mixed(&mut all, words, finished().filter_map(|r| Some(r.result?.step)).collect::<BTreeSet<i64>>().iter().map(i64::to_string));
+    let manifests = || finished().filter_map(|r| r.data.manifest.as_ref()).map(|m| &m.provenance);
+    mixed(
+        &mut all,
+        "The runs were made by different versions of the program",
+        manifests().map(|p| format!("{} at {}", p.version, revision(p))),
+    );
+    if manifests().any(|p| p.git_dirty == Some(true)) {
+        all.push("Some runs were made from a working tree with uncommitted changes.".into());
+    }
+    all
+}
+
 /// A warning where there is more than one value.
 fn mixed(all: &mut Vec<String>, words: &str, values: impl Iterator<Item = String>) {
-    let mut values: Vec<String> = values.collect();
-    values.sort();
-    values.dedup();
+    let mut distinct: Vec<String> = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    let values = distinct;
     if values.len() > 1 {
         all.push(format!("{words}: {}.", list(&values)));
     }
@@ -125,5 +151,15 @@ mod tests {
         ] {
             assert!(said.contains(words), "{words:?} is missing in\n{said}");
         }
+        assert_eq!(unequal(&Study::new(&data)).len(), 2, "below the figures, what is of the figures");
+    }
+
+    #[test]
+    fn many_unreadable_runs_do_not_bury_the_answer() {
+        let mut data = synthetic::sweep();
+        data.runs.iter_mut().for_each(|r| r.problem = Some("torn".into()));
+        let said = warnings(&Study::new(&data));
+        assert_eq!(said.len(), MOST_TOLD + 1, "{said:?}");
+        assert!(said[MOST_TOLD].starts_with("21 runs more"), "{said:?}");
     }
 }

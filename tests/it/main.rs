@@ -5,5 +5,8 @@ mod commands;
 mod evaluate;
 mod lab;
 mod readme;
+mod report_command;
+mod report_page;
+mod report_speed;
 mod sampling;
 mod training;
