@@ -131,7 +131,10 @@ fn answer_section(study: &Study, answer: &Answer) -> String {
     if !answer.comparisons.is_empty() {
         out += "<h3>Along each axis</h3>\n<ul class=\"said\">\n";
         for c in &answer.comparisons {
-            out += &format!("<li>{}</li>\n", prose(&Comparison::sentence(c)));
+            let said = Comparison::sentence(c);
+            // What was found first, how it was found behind it.
+            let (found, how) = said.split_at(said.find(" (paired").unwrap_or(0));
+            out += &format!("<li><b>{}</b>{}</li>\n", prose(found), prose(how));
         }
         out += "</ul>\n<details><summary>All differences</summary>\n";
         out += &tables::comparisons(answer);
@@ -279,7 +282,7 @@ mod tests {
             source: "Nichol & Dhariwal 2021, Table 2".into(),
             note: "CIFAR-10".into(),
         }];
-        let html = page(&data);
+        let html = page(&data).replace('\u{a0}', " ");
         assert!(html.contains("<h1>Schedules &amp; losses</h1>") && html.contains("<title>Schedules &amp; losses · "));
         let row =
             html.lines().find(|l| l.contains("linear · vlb</th>") && l.contains("Nichol")).expect("the row of the cell has the source");

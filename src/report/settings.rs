@@ -5,7 +5,7 @@
 
 use super::study::{Cell, Study};
 use super::tables;
-use super::text::{escape, value_of};
+use super::text::{escape, prose, value_of};
 use crate::config::RunConfig;
 use crate::config::keys::KEYS;
 use crate::config::value::plain;
@@ -48,7 +48,7 @@ pub fn differences(study: &Study) -> String {
         .iter()
         .zip(rows)
         .map(|(cell, values)| {
-            let name = format!("{}{}", tables::swatch(cell.look), escape(&cell.label));
+            let name = format!("{}{}", tables::swatch(cell.look), prose(&cell.label));
             let values = values.unwrap_or_else(|| vec!["not begun".into(); keys.len()]);
             std::iter::once(name).chain(values.iter().map(|v| escape(v))).collect()
         })

@@ -72,8 +72,8 @@ fn verdict(d: &Interval) -> String {
         0 => "no common seed".into(),
         1 => "n = 1: no claim".into(),
         _ if d.excludes_zero() => "resolved".into(),
-        _ => match d.seeds_to_resolve() {
-            Some(seeds) => format!("not resolved; {seeds}"),
+        _ => match d.seeds_short() {
+            Some(seeds) => format!("not resolved, {} seeds", escape(&seeds)),
             None => "not resolved".into(),
         },
     }
@@ -119,7 +119,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
         };
         let mut row = vec![
             (i + 1).to_string(),
-            format!("{}{}", swatch(cell.look), escape(&cell.label)),
+            format!("{}{}", swatch(cell.look), prose(&cell.label)),
             format!("<b>{}</b>", interval(&r.bits)),
             seeds_of(cell, r.bits.n),
             difference,
@@ -136,7 +136,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
     for cell in study.cells.iter().filter(|c| c.finished().count() == 0) {
         let mut row = vec![
             "–".into(),
-            format!("{}{}", swatch(cell.look), escape(&cell.label)),
+            format!("{}{}", swatch(cell.look), prose(&cell.label)),
             "no result".into(),
             seeds_of(cell, 0),
             "–".into(),
@@ -158,7 +158,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
         ("prior", true),
         (study.error_name(), true),
     ];
-    columns.push(("time per run", true));
+    columns.push(("time", true));
     if compared {
         columns.extend([("published", true), ("source", false)]);
     }
@@ -166,7 +166,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
         "ranking",
         &format!(
             "Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds (the prior without), decoder + KL + prior \
-             the bound's three terms",
+             the bound's three terms; ≈: seeds that would resolve the difference at this spread",
             study.unit()
         ),
         &columns,
@@ -236,7 +236,8 @@ pub fn comparisons(answer: &Answer) -> String {
     }
     table(
         "comparisons",
-        "Differences along each axis in bits/dim, everything else equal, paired by seed; ± is the half-width of the 95 % t-interval, each by itself. \
+        "Differences along each axis in bits/dim, everything else equal, paired by seed; ± is the half-width of the 95 % t-interval, each by itself; \
+         ≈: seeds that would resolve the difference at this spread. \
          Standard errors: paired / as if the cells shared nothing, over seeds and over the evaluated examples",
         &[
             ("axis", false),

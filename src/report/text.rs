@@ -25,11 +25,11 @@ pub fn prose(text: &str) -> String {
     let mut out = escape(text);
     for (from, to) in [
         (" ± ", "\u{a0}±\u{a0}"),
-        ("n = ", "n\u{a0}=\u{a0}"),
+        (" · ", "\u{a0}· "),
+        (" = ", "\u{a0}=\u{a0}"),
         (" %", "\u{a0}%"),
         ("t ≤ ", "t\u{a0}≤\u{a0}"),
         ("t ≥ ", "t\u{a0}≥\u{a0}"),
-        ("t = ", "t\u{a0}=\u{a0}"),
     ] {
         out = out.replace(from, to);
     }
@@ -58,14 +58,15 @@ pub fn signed(x: f64, decimals: usize) -> String {
     if x > 0.0 && s.bytes().any(|b| (b'1'..=b'9').contains(&b)) { format!("+{s}") } else { s }
 }
 
-/// Places that show two significant digits of `uncertainty`, or four of `value` where there is none; at least 2, at most 8.
+/// Places that show two significant digits of `uncertainty` (2 to 6 of them), or four of `value` where there is none (3 to 8).
 pub fn decimals_for(value: f64, uncertainty: f64) -> usize {
     let (x, digits) = if uncertainty.is_finite() && uncertainty > 0.0 { (uncertainty, 2) } else { (value.abs(), 4) };
     if !x.is_finite() || x == 0.0 {
         return 3;
     }
     let decimals = digits - 1 - x.log10().floor() as i64;
-    decimals.clamp(if digits == 2 { 2 } else { 3 }, 8) as usize
+    let (least, most) = if digits == 2 { (2, 6) } else { (3, 8) };
+    decimals.clamp(least, most) as usize
 }
 
 /// `2.912 ± 0.013`; the mean alone where there is no interval. Below 0.0005 both share a power of ten.
@@ -268,6 +269,7 @@ mod tests {
         assert_eq!(plus_minus(0.000_123_4, f64::NAN), "1.234×10⁻⁴");
         assert_eq!(signed_plus_minus(2.82e-6, 0.04e-6), "(+2.820 ± 0.040)×10⁻⁶");
         assert_eq!(plus_minus(0.0, 0.0), "0.000 ± 0.000");
+        assert_eq!(plus_minus(4.339_930_33, 0.000_000_7), "4.339930 ± 0.000001", "a lucky pair of seeds");
     }
 
     #[test]

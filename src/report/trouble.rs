@@ -5,7 +5,7 @@
 
 use super::study::{RunView, Study};
 use super::tables;
-use super::text::{count, decimals_for, escape, fixed, grouped};
+use super::text::{count, decimals_for, escape, fixed, grouped, prose};
 use crate::store::RunState;
 
 /// The runs that diverged or failed, in the order of the file.
@@ -29,7 +29,7 @@ fn row(label: &str, run: &RunView) -> Vec<String> {
     let step = manifest.map_or("–".into(), |m| format!("{} of {}", grouped(i64::from(m.step)), grouped(i64::from(m.steps))));
     let reason = manifest.and_then(|m| m.reason.as_deref()).or(run.data.problem.as_deref()).unwrap_or("its record does not say why");
     vec![
-        escape(label),
+        prose(label),
         run.seed().to_string(),
         format!("<span class=\"state {0}\">{0}</span>", run.data.state),
         step,

@@ -27,15 +27,10 @@ pub fn warnings(study: &Study) -> Vec<String> {
     if open > 0 {
         all.push(format!("The sweep is not complete: {} of {} still to be done. The answer may change.", count(open, "run"), runs.len()));
     }
-    for (state, words) in [(RunState::Failed, "failed"), (RunState::Diverged, "diverged")] {
-        let n = in_state(state);
-        if n > 0 {
-            all.push(format!(
-                "{} {words} and {} in no mean; where and why is told under “Runs without a result”.",
-                count(n, "run"),
-                if n == 1 { "is" } else { "are" }
-            ));
-        }
+    let ended = [(RunState::Failed, "failed"), (RunState::Diverged, "diverged")].map(|(state, word)| (in_state(state), word));
+    let ended: Vec<String> = ended.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{} {word}", count(*n, "run"))).collect();
+    if !ended.is_empty() {
+        all.push(format!("{}, in no mean: “Runs without a result” tells where and why.", list(&ended)));
     }
     let results: Vec<&Evaluation> = study.cells.iter().flat_map(|c| c.runs.iter().filter_map(|r| r.result)).collect();
     let not_finite = runs.iter().filter(|r| r.state == RunState::Done).count().saturating_sub(results.len());
@@ -67,6 +62,9 @@ pub fn warnings(study: &Study) -> Vec<String> {
         manifests().map(|p| p.device.split(':').next().unwrap_or_default().to_string()),
     );
     mixed(&mut all, "The runs were made with different instruction sets", manifests().map(|p| p.instruction_set.clone()));
+    if manifests().any(|p| p.git_dirty == Some(true)) {
+        all.push("Some runs were made from a working tree with uncommitted changes.".into());
+    }
     let continuous = runs.iter().any(|r| r.encoding == Some(Encoding::Continuous));
     if continuous && runs.iter().any(|r| matches!(r.encoding, Some(Encoding::Discrete { .. }))) {
         all.push(
@@ -99,9 +97,6 @@ pub fn unequal(study: &Study) -> Vec<String> {
         "The runs were made by different versions of the program",
         manifests().map(|p| format!("{} at {}", p.version, revision(p))),
     );
-    if manifests().any(|p| p.git_dirty == Some(true)) {
-        all.push("Some runs were made from a working tree with uncommitted changes.".into());
-    }
     all
 }
 
@@ -144,7 +139,7 @@ mod tests {
         for words in [
             "different versions",
             "unequal numbers of steps: 4000 and 4001",
-            "1 run diverged and is",
+            "1 run diverged, in no mean",
             "1 run of 24",
             "3 non-finite",
             "mixes continuous",
