@@ -25,8 +25,8 @@ pub struct ReportArgs {
     /// svg, png or csv.
     #[arg(long, requires = "figure", default_value = "svg")]
     format: Format,
-    /// Width in print (85mm, 3.3in; PNG at 300 dots to the inch) or on a screen (640px). Narrow figures are laid out anew, so
-    /// that their text stays readable.
+    /// Width in print (170mm, 5.5in; PNG at 300 dots to the inch) or on a screen (640px). One at which the text would be smaller
+    /// than 5 pt is refused.
     #[arg(long, requires = "figure", value_name = "WIDTH")]
     width: Option<Width>,
     /// Where the figure goes; `-` is the standard output. Default: NAME.FORMAT in this folder.
@@ -161,6 +161,10 @@ impl From<ReportError> for CliError {
             ReportError::Store(error) => error.into(),
             ReportError::NoFigure { ref known, .. } => {
                 let help = format!("it is one of {}", known.join(", "));
+                Self::input(&error, help)
+            }
+            ReportError::TooNarrow { ref least, .. } => {
+                let help = format!("it can be read from {least} on");
                 Self::input(&error, help)
             }
             ReportError::NotDrawn { .. } => Self::input(error, "the figures that are drawn are on the report's page"),

@@ -11,7 +11,7 @@ use crate::diffusion::Kernel;
 use crate::named::NamedEnum;
 use crate::record::{Evaluation, Split, Weights};
 use crate::rng::{self, Purpose};
-use crate::store::{LossTable, Manifest, ResultsStore, RunDir, RunState, SweepRecord, SweepRun, fs, read_losses};
+use crate::store::{LOSSES, LossTable, Manifest, ResultsStore, RunDir, RunState, SweepRecord, SweepRun, fs, read_committed_losses};
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -145,7 +145,8 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
         }
     }
     if fs::is_file(&dir.path().join("losses.parquet")) {
-        match read_losses(dir.path()) {
+        let committed = part.manifest.as_ref().and_then(|m| m.files.get(LOSSES)).map(String::as_str);
+        match read_committed_losses(dir.path(), committed) {
             Ok(losses) => {
                 part.not_finite = NotFinite::of(&losses);
                 part.losses = thinned(losses);

@@ -57,6 +57,8 @@ pub enum ReportError {
     Empty(String),
     #[error("there is no figure `{name}`")]
     NoFigure { name: String, known: Vec<String> },
+    #[error("text of the figure {name} would be {points:.1} pt high at this width")]
+    TooNarrow { name: String, points: f64, least: String },
     #[error("the figure {name} cannot be drawn: {reason}")]
     NotDrawn { name: String, reason: String },
 }

@@ -1,8 +1,9 @@
 //! One figure for a paper or a slide, at the width it is shown at.
 //!
-//! Start at [`render`]. A figure is not shrunk below the width at which its text can be read: a narrow one is laid out anew.
+//! Start at [`render`]. Text shrinks with the figure, so a width at which it could not be read is refused.
 
 use super::ReportError;
+use super::draw::panel::TICK_SIZE;
 use super::draw::{raster, svg};
 use super::figures::{Drawn, Figure, draw_all};
 use super::study::Study;
@@ -24,6 +25,8 @@ const PIXELS_PER_INCH: f64 = 96.0;
 const MM_PER_INCH: f64 = 25.4;
 /// Dots of a PNG to the inch of print.
 const PRINT_DPI: f64 = 300.0;
+/// The smallest text that journals take, in points of 1/72 inch.
+const LEAST_POINTS: f64 = 5.0;
 
 /// How wide a figure is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -61,7 +64,7 @@ impl FromStr for Width {
         let number: f64 = number.trim().parse().map_err(|_| format!("`{number}` is not a number"))?;
         let width = if millimetres.is_nan() { Self::Pixels(number) } else { Self::Millimetres(number * millimetres) };
         let pixels = width.css_pixels();
-        if (150.0..=10_000.0).contains(&pixels) { Ok(width) } else { Err("a width is from 40mm (150px) to 2645mm (10000px)".into()) }
+        if (1.0..=10_000.0).contains(&pixels) { Ok(width) } else { Err("a width is at most 2645mm (10000px), and above 0".into()) }
     }
 }
 
@@ -79,6 +82,9 @@ pub fn render(study: &Study, name: &str, format: Format, width: Option<Width>) -
     let Some(figure) = figures(&drawn).find(|f| f.name == name) else {
         return Err(missing(&drawn, name, format));
     };
+    if let (Some(width), true) = (width, format != Format::Csv) {
+        readable(figure, width)?;
+    }
     match format {
         Format::Csv => Ok(figure.csv.clone().into_bytes()),
         Format::Svg => Ok(sized(figure, width).into_bytes()),
@@ -89,6 +95,21 @@ pub fn render(study: &Study, name: &str, format: Format, width: Option<Width>) -
                 .map_err(|source| ReportError::Raster { figure: name.to_string(), source })
         }
     }
+}
+
+/// # Errors
+/// [`ReportError::TooNarrow`], with the least width in the same unit.
+fn readable(figure: &Figure, width: Width) -> Result<(), ReportError> {
+    let points = TICK_SIZE * width.css_pixels() / figure.scene.width / PIXELS_PER_INCH * 72.0;
+    if points >= LEAST_POINTS {
+        return Ok(());
+    }
+    let larger = |x: f64| (x * LEAST_POINTS / points).ceil();
+    let least = match width {
+        Width::Millimetres(mm) => format!("{}mm", larger(mm)),
+        Width::Pixels(px) => format!("{}px", larger(px)),
+    };
+    Err(ReportError::TooNarrow { name: figure.name.clone(), points, least })
 }
 
 fn figures(drawn: &[Drawn]) -> impl Iterator<Item = &Figure> {
@@ -134,7 +155,7 @@ mod tests {
         assert_eq!("8.5 cm".parse(), Ok(Width::Millimetres(85.0)));
         assert_eq!("640px".parse(), Ok(Width::Pixels(640.0)));
         assert_eq!("2in".parse(), Ok(Width::Millimetres(50.8)));
-        for wrong in ["85", "widemm", "1mm", "90000px", "nanpx", ""] {
+        for wrong in ["85", "widemm", "0mm", "-5mm", "90000px", "nanpx", ""] {
             assert!(wrong.parse::<Width>().is_err(), "{wrong}");
         }
     }
@@ -147,10 +168,23 @@ mod tests {
         let first = |text: &str| text.lines().next().unwrap().to_string();
         assert!(first(&svg(Some(Width::Millimetres(170.0)))).contains("width=\"170.00mm\" height=\""));
         assert!(first(&svg(None)).contains("width=\"960\""));
-        for (width, dots) in [(Width::Pixels(801.0), 801), (Width::Millimetres(85.0), 1004)] {
+        for (width, dots) in [(Width::Pixels(801.0), 801), (Width::Millimetres(125.0), 1476)] {
             let png = render(&study, "terms", Format::Png, Some(width)).unwrap();
             assert_eq!(image::load_from_memory(&png).unwrap().width(), dots);
         }
+    }
+
+    #[test]
+    fn text_is_never_too_small_to_read_and_the_width_that_is_named_will_do() {
+        let data = synthetic::sweep();
+        let study = Study::new(&data);
+        for narrow in ["85mm", "300px", "3in"] {
+            let error = render(&study, "terms", Format::Svg, Some(narrow.parse().unwrap())).unwrap_err();
+            let ReportError::TooNarrow { points, least, .. } = error else { panic!("{error}") };
+            assert!(points < LEAST_POINTS, "{points}");
+            render(&study, "terms", Format::Svg, Some(least.parse().unwrap())).unwrap();
+        }
+        render(&study, "terms", Format::Csv, Some(Width::Millimetres(85.0))).unwrap();
     }
 
     #[test]

@@ -17,7 +17,7 @@ pub(crate) mod testing;
 
 pub use error::StoreError;
 pub use lock::RunLock;
-pub use recorder::{LOSSES, read_losses, read_rows, write_losses, write_rows};
+pub use recorder::{LOSSES, read_committed_losses, read_losses, read_rows, write_losses, write_rows};
 pub use results::ResultsStore;
 pub use run_dir::{Damage, RunDir, is_run_id};
 pub use schema::{ColumnSpec, RunColumns, columns};

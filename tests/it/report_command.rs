@@ -52,8 +52,8 @@ fn one_figure_is_written_as_asked_for() {
         said.err.contains("there is no figure `bits`") && said.err.contains("bits_per_dim") && said.err.contains("schedules"),
         "{said:?}"
     );
-    let svg = lab.ok(&["report", "--figure", "bits_per_dim", "--width", "85mm", "--output", "-"]);
-    assert!(svg.starts_with("<svg ") && svg.contains(" width=\"85.00mm\""), "{}", &svg[..200]);
+    let svg = lab.ok(&["report", "--figure", "bits_per_dim", "--width", "140mm", "--output", "-"]);
+    assert!(svg.starts_with("<svg ") && svg.contains(" width=\"140.00mm\""), "{}", &svg[..200]);
     let said = lab.ok(&["report", "schedules", "--figure", "terms", "--format", "png", "--width", "700px"]);
     assert_eq!(said, "terms.png\n");
     assert_eq!(image::open(lab.path("terms.png")).unwrap().width(), 700);
@@ -61,7 +61,9 @@ fn one_figure_is_written_as_asked_for() {
     let numbers = read(&lab.path("numbers.csv"));
     lab.ok(&["report"]);
     assert_eq!(numbers, read(&lab.path("results/reports/schedules/figures/terms.csv")), "the file that stands beside the page's figure");
-    for wrong in [&["--figure", "terms", "--width", "85"][..], &["--width", "85mm"], &["--figure", "terms", "--format", "pdf"]] {
+    let narrow = lab.run(&["report", "--figure", "terms", "--width", "85mm"]);
+    assert!(narrow.code == 2 && narrow.err.contains("3.5 pt") && narrow.err.contains("from 121mm on"), "{narrow:?}");
+    for wrong in [&["--figure", "terms", "--width", "140"][..], &["--width", "140mm"], &["--figure", "terms", "--format", "pdf"]] {
         assert_eq!(lab.run(&[&["report"], wrong].concat()).code, 2, "{wrong:?}");
     }
     lab.ok(&["sweep", "rates.toml", "--only", "lr=0.001"]);
