@@ -52,6 +52,10 @@ test *args: _tools
         cargo test --locked "$@"
     fi
 
+# Kill a sweep so many times at random and compare every byte with one that nothing disturbed: just kill-test 200
+kill-test kills="200" seed="1": _tools
+    DDPM_LAB_KILLS={{kills}} DDPM_LAB_SEED={{seed}} cargo test --locked --test it -- --nocapture random_kills
+
 # The CUDA tests, on a GPU: operations, losses, updates and whole runs against the CPU. `just test-cuda no` leaves cuDNN out.
 test-cuda cudnn="yes": _tools
     #!/usr/bin/env bash

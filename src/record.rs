@@ -123,6 +123,11 @@ impl LossRow {
     pub fn term(&self) -> Term {
         Term::of(self.t)
     }
+
+    /// Whether any sample fell into it; only such rows are stored.
+    pub fn counts(&self) -> bool {
+        self.n > 0 || self.n_nonfinite > 0
+    }
 }
 
 /// The least that a bound can be on the same draws, where the distribution of the data is known.
@@ -276,5 +281,13 @@ pub enum Event {
     /// A checkpoint is on disk.
     Checkpointed {
         step: u32,
+    },
+    /// Something that whoever watches should know: a damaged checkpoint was passed over, the code has changed.
+    Notice {
+        text: String,
+    },
+    /// The run cannot go on, and why.
+    Failed {
+        reason: String,
     },
 }

@@ -38,6 +38,17 @@ impl std::fmt::Display for Timestep {
     }
 }
 
+/// A number of bytes in words: `12 MB`.
+pub fn bytes(bytes: f64) -> String {
+    match bytes {
+        b if b < 999.5 => format!("{b:.0} B"),
+        b if b < 999.5e3 => format!("{:.0} kB", b / 1e3),
+        b if b < 999.5e6 => format!("{:.0} MB", b / 1e6),
+        b if b < 999.5e9 => format!("{:.1} GB", b / 1e9),
+        b => format!("{:.1} TB", b / 1e12),
+    }
+}
+
 /// A quantity of information per example, in nats, summed over its dimensions.
 #[derive(Clone, Copy, Debug, PartialEq, PartialOrd)]
 pub struct Nats(pub f64);

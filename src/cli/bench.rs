@@ -57,6 +57,7 @@ pub fn bench(args: &BenchArgs) -> Result<i32, CliError> {
             threads,
             checkpoint_every: u32::MAX,
             keep: false,
+            allow_code_change: false,
             stop: &stop,
             provenance: Provenance {
                 version: env!("CARGO_PKG_VERSION").to_owned(),

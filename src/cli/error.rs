@@ -34,6 +34,14 @@ impl CliError {
         Self::Input { message: message.to_string(), help: Some(help.into()) }
     }
 
+    /// The message without colour or help, in a line.
+    pub fn message(&self) -> String {
+        match self {
+            Self::Config(errors) => errors.to_string(),
+            Self::Input { message, .. } | Self::NothingMatched { message, .. } | Self::Internal(message) => message.clone(),
+        }
+    }
+
     pub fn exit_code(&self) -> i32 {
         match self {
             Self::Config(_) | Self::Input { .. } => exit::BAD_INPUT,

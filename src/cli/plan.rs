@@ -8,6 +8,7 @@ use crate::diffusion::{Diffusion, Kernel};
 use crate::model::Model;
 use crate::store::{ResultsStore, RunState};
 use crate::sweep::Plan;
+use crate::units;
 use std::collections::BTreeMap;
 use std::path::PathBuf;
 
@@ -167,19 +168,10 @@ fn left(runs: &[&GridRun], states: &[Standing], costs: &[Cost]) -> String {
         short(left / 1e12),
         short(total / 1e12),
         duration(left / rate),
-        size(bytes),
+        units::bytes(bytes.max(1e6)),
         runs[0].config.train.steps,
         runs[0].config.train.batch_size,
     )
-}
-
-/// `12 MB`.
-fn size(bytes: f64) -> String {
-    match bytes {
-        b if b < 999.5e6 => format!("{:.0} MB", (b / 1e6).max(1.0)),
-        b if b < 999.5e9 => format!("{:.1} GB", b / 1e9),
-        b => format!("{:.1} TB", b / 1e12),
-    }
 }
 
 /// One line per distinct process of the grid, and warnings in words.

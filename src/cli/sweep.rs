@@ -5,9 +5,10 @@ use super::worker::NO_CUDA_HELP;
 use super::{CliError, PickArgs, StoreArgs, exit, load_picked, plan, report};
 use crate::config::{Grid, GridRun};
 use crate::named_enum;
-use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun};
+use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun, fault};
 use crate::sweep::{Options, Plan, PlannedRun, Progress, ProgressMode, StopReason, StopRequest, WorkerCommand, execute, parse_duration};
 use crate::train::{DeviceChoice, needs_cuda};
+use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -39,6 +40,12 @@ pub struct SweepArgs {
     /// Stop at the first failure.
     #[arg(long)]
     fail_fast: bool,
+    /// Go on from checkpoints that other code made; without it such runs start anew.
+    #[arg(long)]
+    allow_code_change: bool,
+    /// Exit with 0 where runs diverged and none failed.
+    #[arg(long)]
+    allow_diverged: bool,
     /// Checkpoint and stop after this long: 90s, 30m, 2h.
     #[arg(long, value_name = "DURATION", value_parser = parse_duration)]
     stop_after: Option<Duration>,
@@ -64,6 +71,7 @@ const POLL: Duration = Duration::from_secs(1);
 
 pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     let started = Instant::now();
+    fault::arm("sweep").map_err(CliError::Internal)?;
     let grid = load_picked(&args.file, &args.overrides, &args.pick)?;
     if matches!(args.device, DeviceChoice::Cuda(_)) {
         // Before anything is started, and let go again: the workers open it for themselves.
@@ -84,14 +92,9 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     let plan = Plan::new(&store, planned(&grid))?;
     let record = record(&grid);
     if let Ok(before) = store.read_sweep(&record.name)
-        && before.runs != record.runs
+        && let Some(change) = changed(&before, &record)
     {
-        tracing::warn!(
-            "sweep `{}` now means these {} runs, not the {} of before; `name=…` keeps both",
-            record.name,
-            record.runs.len(),
-            before.runs.len()
-        );
+        tracing::warn!("{change}");
     }
     store.write_sweep(&record)?;
 
@@ -113,7 +116,8 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
             plan.entries.len(),
             started.elapsed().as_secs_f64()
         ));
-        let code = if counts.failed + counts.diverged > 0 { exit::SOME_FAILED } else { exit::DONE };
+        let bad = counts.failed + if args.allow_diverged { 0 } else { counts.diverged };
+        let code = if bad > 0 { exit::SOME_FAILED } else { exit::DONE };
         return Ok(if args.report.is_some() {
             tell_report(args, code, report::page(&store, std::slice::from_ref(&grid.name), None))
         } else {
@@ -134,6 +138,9 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
         worker_args.extend(["--device".into(), args.device.to_string().into(), "--threads".into(), threads.to_string().into()]);
         worker_args.extend(["--checkpoint-every".into(), grid.run.checkpoint_every.to_string().into()]);
         worker_args.extend(["--command".into(), command.clone().into()]);
+        if args.allow_code_change {
+            worker_args.push("--allow-code-change".into());
+        }
         if grid.run.keep {
             worker_args.push("--keep".into());
         }
@@ -144,6 +151,7 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
         retry_failed: args.retry_failed,
         fail_fast: args.fail_fast,
         stop_after: args.stop_after,
+        allow_diverged: args.allow_diverged,
         poll: POLL,
         resume_with: typed.iter().map(|a| quoted(a)).collect::<Vec<_>>().join(" "),
     };
@@ -192,6 +200,18 @@ fn tell_report(args: &SweepArgs, code: i32, drawn: Result<String, CliError>) -> 
         }
     }
     code
+}
+
+/// What a sweep of this name meant before and means now, where runs came or went; their order and spelling are no change.
+fn changed(before: &SweepRecord, now: &SweepRecord) -> Option<String> {
+    let ids = |record: &SweepRecord| record.runs.iter().map(|run| run.run_id.clone()).collect::<BTreeSet<_>>();
+    let (old, new) = (ids(before), ids(now));
+    let (gone, come) = (old.difference(&new).count(), new.difference(&old).count());
+    let parts = [(come, "came"), (gone, "are no longer in it (they stay in the store)")];
+    let parts: Vec<String> = parts.iter().filter(|(n, _)| *n > 0).map(|(n, what)| format!("{n} {what}")).collect();
+    (!parts.is_empty()).then(|| {
+        format!("sweep `{}` has changed since it was last run: of {} runs, {}; `name=…` keeps both", now.name, new.len(), parts.join(", "))
+    })
 }
 
 /// `runs.jsonl` is derived: that it cannot be written is worth a word, and changes no result.

@@ -3,7 +3,8 @@
 
 use super::CliError;
 use crate::config::RunConfig;
-use crate::store::{Provenance, RunDir, Status};
+use crate::record::Event;
+use crate::store::{Provenance, RunDir, Status, fault};
 use crate::sweep::exit as worker_exit;
 use crate::sweep::worker::{StopFlag, emit};
 use crate::train::{DeviceChoice, Outcome, RunOptions, TrainError, Trainer, instruction_set};
@@ -23,6 +24,8 @@ pub struct WorkerArgs {
     checkpoint_every: u32,
     #[arg(long)]
     keep: bool,
+    #[arg(long)]
+    allow_code_change: bool,
     /// The command that the user typed, for the record: a JSON array.
     #[arg(long, default_value = "[]")]
     command: String,
@@ -32,6 +35,11 @@ pub struct WorkerArgs {
 pub const NO_CUDA_HELP: &str = "use a build with CUDA and --device cuda, or leave the setting at \"f32\"";
 
 pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
+    fault::arm("worker").map_err(CliError::Internal)?;
+    train(args).inspect_err(|error| emit(&Event::Failed { reason: error.message() }))
+}
+
+fn train(args: &WorkerArgs) -> Result<i32, CliError> {
     let stop = StopFlag::install().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
     let dir = RunDir::at(&args.run_dir).ok_or_else(|| {
         CliError::input(format!("{} is not a run folder", args.run_dir.display()), "a run folder ends in -r and 12 hex digits")
@@ -44,6 +52,10 @@ pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
         _ => {}
     }
     let config = RunConfig::from_toml(&args.run_dir.join("config.toml"), &dir.config_text()?)?;
+    if config.id().to_string() != dir.id() {
+        let message = format!("{}/config.toml is the configuration of run {}", dir.path().display(), config.id());
+        return Err(CliError::input(message, "a sweep of the experiment file puts the right one in its place"));
+    }
     let (device, name) = args.device.open().map_err(|e| CliError::Input { message: e.to_string(), help: None })?;
     let flag = stop.flag();
     let options = RunOptions {
@@ -51,6 +63,7 @@ pub fn worker(args: &WorkerArgs) -> Result<i32, CliError> {
         threads: args.threads.max(1),
         checkpoint_every: args.checkpoint_every.max(1),
         keep: args.keep,
+        allow_code_change: args.allow_code_change,
         stop: &flag,
         provenance: Provenance {
             version: env!("CARGO_PKG_VERSION").to_owned(),

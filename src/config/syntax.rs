@@ -228,6 +228,8 @@ mod tests {
         assert_eq!(faults.len(), 4);
         let (rest, faults) = sound("a = \"\"\"\nnever ends\nb = 2\n");
         assert_eq!((rest.as_str(), faults.len()), ("b = 2", 1));
+        let (rest, faults) = sound("a = \"one\n  two\"\nb = 2\n");
+        assert_eq!((rest.as_str(), faults.len()), ("b = 2", 1), "what is left of a string that a line broke");
         let (rest, faults) = sound("a = [1, 2]]\nb = }\nc = 3");
         assert_eq!((rest.as_str(), faults.len()), ("c = 3", 2));
     }

@@ -1,5 +1,7 @@
 //! What can go wrong with the store, each with the path it went wrong at.
 
+use super::fault;
+use crate::units;
 use std::io;
 use std::path::{Path, PathBuf};
 
@@ -9,6 +11,9 @@ pub enum StoreError {
     /// The operating system refused; the source carries the errno and its text.
     #[error("cannot {action} {}: {source}", path.display())]
     Io { action: &'static str, path: PathBuf, source: io::Error },
+    /// The disk, or our share of it, is full.
+    #[error("cannot {action} {}: no space is left{needed}, {free} free ({source})", path.display())]
+    NoSpace { action: &'static str, path: PathBuf, needed: String, free: String, source: io::Error },
     /// A file is torn, foreign, or not what its name promises.
     #[error("{} is damaged or not a file of this store: {what}", path.display())]
     Corrupt { path: PathBuf, what: String },
@@ -32,7 +37,23 @@ pub enum StoreError {
 
 impl StoreError {
     pub(super) fn io(action: &'static str, path: &Path, source: io::Error) -> Self {
+        if fault::is_full(&source) {
+            return Self::full(action, path, String::new(), source);
+        }
         Self::Io { action, path: path.to_path_buf(), source }
+    }
+
+    fn full(action: &'static str, path: &Path, needed: String, source: io::Error) -> Self {
+        let free = fault::free_space(path).map_or("an unknown number of bytes".to_string(), |free| units::bytes(free as f64));
+        Self::NoSpace { action, path: path.to_path_buf(), needed, free, source }
+    }
+
+    /// A write of so many bytes failed.
+    pub(super) fn write(path: &Path, bytes: usize, source: io::Error) -> Self {
+        if fault::is_full(&source) {
+            return Self::full("write", path, format!(" for {}", units::bytes(bytes as f64)), source);
+        }
+        Self::io("write", path, source)
     }
 
     pub(super) fn corrupt(path: &Path, what: impl std::fmt::Display) -> Self {
@@ -42,6 +63,11 @@ impl StoreError {
     /// Whether the request named something that is not there (exit code 4), rather than something being broken.
     pub fn is_no_match(&self) -> bool {
         matches!(self, Self::NoMatch { .. } | Self::NoSweep { .. })
+    }
+
+    /// Whether a file is not there.
+    pub fn is_missing(&self) -> bool {
+        matches!(self, Self::Io { source, .. } if source.kind() == io::ErrorKind::NotFound)
     }
 
     /// Whether the contents of a file are at fault, so that the run can be repeated.

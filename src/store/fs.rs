@@ -6,6 +6,7 @@
 //! decide nothing (see [`modified`]).
 
 use super::error::StoreError;
+use super::fault;
 use std::fs::{File, OpenOptions};
 use std::io::{ErrorKind, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
@@ -21,20 +22,44 @@ const TEMP_MARK: &str = ".tmp-";
 /// If a call fails; the old file is then still in place and the temporary one is gone where it could be removed.
 pub fn write_atomic(path: &Path, bytes: &[u8]) -> Result<()> {
     let temp = temp_path(path)?;
-    let written = write_synced(&temp, bytes)
-        .and_then(|()| std::fs::rename(&temp, path).map_err(|e| StoreError::io("move a finished file to", path, e)));
-    if let Err(error) = written {
+    if let Err(error) = write_synced(&temp, bytes).and_then(|()| rename(&temp, path)) {
         // The first failure is the one to report; a temporary file that stays is removed by `remove_temps` later.
-        let _ = std::fs::remove_file(&temp);
+        let _ = remove(&temp);
         return Err(error);
     }
     sync_dir(parent(path))
 }
 
+/// One call on `path`, which may meet a fault that a test ordered.
+fn call<T>(action: &'static str, path: &Path, does: impl FnOnce() -> std::io::Result<T>) -> Result<T> {
+    fault::meet(path, TAKE_SPACE.contains(&action)).and_then(|()| does()).map_err(|e| StoreError::io(action, path, e))
+}
+
+/// The calls that a full disk refuses.
+const TAKE_SPACE: &[&str] = &["create", "create the folder", "flush", "flush the folder"];
+
 fn write_synced(temp: &Path, bytes: &[u8]) -> Result<()> {
-    let mut file = File::create(temp).map_err(|e| StoreError::io("create", temp, e))?;
-    file.write_all(bytes).map_err(|e| StoreError::io("write", temp, e))?;
-    file.sync_all().map_err(|e| StoreError::io("flush", temp, e))
+    let mut file = call("create", temp, || File::create(temp))?;
+    fault::made(temp);
+    fault::writing(temp, 0);
+    write_all(&mut file, temp, bytes)?;
+    call("flush", temp, || file.sync_all())?;
+    fault::flushed(temp);
+    Ok(())
+}
+
+fn write_all(file: &mut File, path: &Path, bytes: &[u8]) -> Result<()> {
+    fault::meet_write(path, file, bytes).and_then(|()| file.write_all(bytes)).map_err(|e| StoreError::write(path, bytes.len(), e))
+}
+
+/// Moves a finished file to its place; durable once its folder is flushed.
+fn rename(from: &Path, to: &Path) -> Result<()> {
+    fault::meet(to, true)
+        .and_then(|()| {
+            fault::renaming(from, to);
+            std::fs::rename(from, to)
+        })
+        .map_err(|e| StoreError::io("move a finished file to", to, e))
 }
 
 /// [`write_atomic`], unless the file already holds exactly `bytes`. Returns whether it was written.
@@ -66,16 +91,15 @@ pub fn remove_temps(dir: &Path) -> Result<()> {
 }
 
 pub fn read(path: &Path) -> Result<Vec<u8>> {
-    std::fs::read(path).map_err(|e| StoreError::io("read", path, e))
+    call("read", path, || std::fs::read(path))
 }
 
 /// `None` where there is no such file.
 pub fn read_if_exists(path: &Path) -> Result<Option<Vec<u8>>> {
-    match std::fs::read(path) {
-        Ok(bytes) => Ok(Some(bytes)),
+    call("read", path, || match std::fs::read(path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(e) => Err(StoreError::io("read", path, e)),
-    }
+        read => read.map(Some),
+    })
 }
 
 /// The file as UTF-8; anything else is corrupt.
@@ -128,66 +152,69 @@ pub fn create_dir_all(dir: &Path) -> Result<()> {
         return Ok(());
     }
     create_dir_all(parent(dir))?;
-    match std::fs::create_dir(dir) {
-        Ok(()) => sync_dir(parent(dir)),
-        Err(e) if e.kind() == ErrorKind::AlreadyExists && dir.is_dir() => Ok(()),
-        Err(e) => Err(StoreError::io("create the folder", dir, e)),
+    let made = call("create the folder", dir, || match std::fs::create_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::AlreadyExists && dir.is_dir() => Ok(false),
+        made => made.map(|()| true),
+    })?;
+    if made {
+        fault::made(dir);
+        sync_dir(parent(dir))?;
     }
+    Ok(())
 }
 
 /// Removes a file; one that is not there is fine.
 pub fn remove(path: &Path) -> Result<()> {
-    match std::fs::remove_file(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(StoreError::io("remove", path, e)),
-        _ => Ok(()),
-    }
+    call("remove", path, || {
+        fault::removing(path);
+        match std::fs::remove_file(path) {
+            Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
+            _ => Ok(()),
+        }
+    })
 }
 
 /// Removes a folder and everything in it; one that is not there is fine.
 pub fn remove_dir_all(path: &Path) -> Result<()> {
-    match std::fs::remove_dir_all(path) {
-        Err(e) if e.kind() != ErrorKind::NotFound => Err(StoreError::io("remove the folder", path, e)),
+    call("remove the folder", path, || match std::fs::remove_dir_all(path) {
+        Err(e) if e.kind() != ErrorKind::NotFound => Err(e),
         _ => Ok(()),
-    }
+    })
 }
 
 /// Every entry of `dir`, sorted by name; empty if there is no such folder.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
-    let entries = match std::fs::read_dir(dir) {
-        Ok(entries) => entries,
-        Err(e) if e.kind() == ErrorKind::NotFound => return Ok(Vec::new()),
-        Err(e) => return Err(StoreError::io("list", dir, e)),
-    };
-    let mut paths = Vec::new();
-    for entry in entries {
-        paths.push(entry.map_err(|e| StoreError::io("list", dir, e))?.path());
-    }
+    let mut paths = call("list", dir, || match std::fs::read_dir(dir) {
+        Err(e) if e.kind() == ErrorKind::NotFound => Ok(Vec::new()),
+        entries => entries?.map(|entry| Ok(entry?.path())).collect(),
+    })?;
     paths.sort();
     Ok(paths)
 }
 
 /// Opens `path` for adding at its end, creating it.
 pub fn open_append(path: &Path) -> Result<File> {
-    OpenOptions::new().append(true).create(true).open(path).map_err(|e| StoreError::io("open", path, e))
+    call("open", path, || OpenOptions::new().append(true).create(true).open(path))
 }
 
 /// Adds `bytes` at the end of `path` in one call. Not flushed: for logs and clocks only.
 pub fn append(path: &Path, bytes: &[u8]) -> Result<()> {
-    open_append(path)?.write_all(bytes).map_err(|e| StoreError::io("write", path, e))
+    let mut file = open_append(path)?;
+    fault::writing(path, length(path)?);
+    write_all(&mut file, path, bytes)
 }
 
 /// Opens a lock file, creating it.
 pub fn open_lock(path: &Path) -> Result<File> {
-    OpenOptions::new().write(true).create(true).truncate(false).open(path).map_err(|e| StoreError::io("open", path, e))
+    call("open", path, || OpenOptions::new().write(true).create(true).truncate(false).open(path))
 }
 
 /// Opens a lock file for asking whether it is held; `None` where there is none.
 pub fn open_lock_to_probe(path: &Path) -> Result<Option<File>> {
-    match File::open(path) {
-        Ok(file) => Ok(Some(file)),
+    call("open", path, || match File::open(path) {
         Err(e) if matches!(e.kind(), ErrorKind::NotFound | ErrorKind::NotADirectory) => Ok(None),
-        Err(e) => Err(StoreError::io("open", path, e)),
-    }
+        opened => opened.map(Some),
+    })
 }
 
 /// blake3 in hex.
@@ -197,7 +224,7 @@ pub fn hash(bytes: &[u8]) -> String {
 
 /// blake3 of a file, in hex, read in pieces.
 pub fn hash_file(path: &Path) -> Result<String> {
-    let mut file = File::open(path).map_err(|e| StoreError::io("open", path, e))?;
+    let mut file = call("open", path, || File::open(path))?;
     let mut hasher = blake3::Hasher::new();
     let mut buffer = vec![0; 1 << 18];
     loop {
@@ -211,13 +238,13 @@ pub fn hash_file(path: &Path) -> Result<String> {
 }
 
 fn sync_dir(dir: &Path) -> Result<()> {
-    let file = File::open(dir).map_err(|e| StoreError::io("open the folder", dir, e))?;
-    match file.sync_all() {
+    call("flush the folder", dir, || match File::open(dir)?.sync_all() {
         // Some network file systems cannot flush a folder; a rename there is as durable as it will get.
         Err(e) if e.kind() == ErrorKind::InvalidInput || e.kind() == ErrorKind::Unsupported => Ok(()),
-        Err(e) => Err(StoreError::io("flush the folder", dir, e)),
-        Ok(()) => Ok(()),
-    }
+        flushed => flushed,
+    })?;
+    fault::flushed_names(dir);
+    Ok(())
 }
 
 fn parent(path: &Path) -> &Path {

@@ -29,7 +29,7 @@ pub fn write_losses(dir: &Path, run: &RunColumns, rows: &[LossRow]) -> Result<St
 
 /// As [`write_losses`], to a file of any name.
 pub fn write_rows(path: &Path, run: &RunColumns, rows: &[LossRow]) -> Result<String> {
-    let rows: Vec<&LossRow> = rows.iter().filter(|row| row.n > 0 || row.n_nonfinite > 0).collect();
+    let rows: Vec<&LossRow> = rows.iter().filter(|row| row.counts()).collect();
     let bytes = encode(run, &rows).map_err(|e| StoreError::Encode { path: path.to_path_buf(), what: e.to_string() })?;
     fs::write_atomic(path, &bytes)?;
     Ok(fs::hash(&bytes))
@@ -122,14 +122,18 @@ fn content_hash<'a>(rows: impl Iterator<Item = &'a LossRow>) -> String {
 /// # Errors
 /// [`StoreError::Corrupt`], naming the path, if the file is torn, changed, or not ours; never a panic.
 pub fn read_rows(dir: &Path) -> Result<Vec<LossRow>> {
-    let path = dir.join(LOSSES);
-    let bytes = fs::read(&path)?;
+    read_rows_at(&dir.join(LOSSES))
+}
+
+/// As [`read_rows`], from a file of any name.
+pub fn read_rows_at(path: &Path) -> Result<Vec<LossRow>> {
+    let bytes = fs::read(path)?;
     // Parquet readers of damaged files panic here and there (a length that is no length); that is an error of the file.
     let decoded = std::panic::catch_unwind(move || decode(bytes));
     match decoded {
         Ok(Ok(rows)) => Ok(rows),
-        Ok(Err(what)) => Err(StoreError::corrupt(&path, what)),
-        Err(_) => Err(StoreError::corrupt(&path, "its structure makes no sense")),
+        Ok(Err(what)) => Err(StoreError::corrupt(path, what)),
+        Err(_) => Err(StoreError::corrupt(path, "its structure makes no sense")),
     }
 }
 

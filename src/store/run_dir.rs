@@ -186,7 +186,7 @@ impl RunDir {
             serde_json::to_writer(&mut bytes, evaluation).map_err(|e| StoreError::corrupt(&path, e))?;
             bytes.push(b'\n');
         }
-        fs::write_atomic(&path, &bytes)
+        fs::write_if_changed(&path, &bytes).map(|_| ())
     }
 
     /// Every evaluation of `metrics.jsonl`, oldest first; none if there is no such file.
@@ -203,9 +203,24 @@ impl RunDir {
         self.path.join(format!("checkpoints/step-{step}.safetensors"))
     }
 
+    /// Rows that the checkpoint of `step` wrote and `losses.parquet` did not have then: a Parquet file under a name that
+    /// no `*.parquet` matches.
+    pub fn rows_path(&self, step: u32) -> PathBuf {
+        self.path.join(format!("checkpoints/step-{step}.rows"))
+    }
+
     /// Every checkpoint with its step, oldest first.
     pub fn checkpoints(&self) -> Result<Vec<(u32, PathBuf)>> {
-        let step_of = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(".safetensors")?.parse().ok();
+        self.by_step(".safetensors")
+    }
+
+    /// Every file of rows with its step, oldest first.
+    pub fn row_files(&self) -> Result<Vec<(u32, PathBuf)>> {
+        self.by_step(".rows")
+    }
+
+    fn by_step(&self, ending: &str) -> Result<Vec<(u32, PathBuf)>> {
+        let step_of = |path: &Path| path.file_name()?.to_str()?.strip_prefix("step-")?.strip_suffix(ending)?.parse().ok();
         let files = fs::list(&self.path.join("checkpoints"))?;
         let mut found: Vec<(u32, PathBuf)> = files.into_iter().filter_map(|path| Some((step_of(&path)?, path))).collect();
         found.sort();
@@ -264,17 +279,37 @@ struct Versioned {
     schema: u32,
 }
 
-/// Parses a JSON file that carries `schema`.
+/// The key under which a JSON file of the store holds the hash of all its other keys.
+const SELF_HASH: &str = "blake3";
+
+/// Parses a JSON file that carries `schema` and, since it is written, the hash of itself: a flipped bit in a number is as
+/// much damage as one in a brace.
 pub(super) fn parse_versioned<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
-    let Versioned { schema } = serde_json::from_slice(bytes).map_err(|e| StoreError::corrupt(path, e))?;
+    let corrupt = |e: serde_json::Error| StoreError::corrupt(path, e);
+    let mut value: serde_json::Value = serde_json::from_slice(bytes).map_err(corrupt)?;
+    let Versioned { schema } = Versioned::deserialize(&value).map_err(corrupt)?;
     if schema > SCHEMA {
         return Err(StoreError::NewerSchema { path: path.to_path_buf(), found: schema, known: SCHEMA });
     }
-    serde_json::from_slice(bytes).map_err(|e| StoreError::corrupt(path, e))
+    // It comes last and is the only text that does; files of before it was told have none.
+    if value.as_object().and_then(|object| object.values().last()).is_some_and(serde_json::Value::is_string) {
+        let told = value.as_object_mut().and_then(|object| object.shift_remove(SELF_HASH));
+        if told != Some(fs::hash(value.to_string().as_bytes()).into()) {
+            return Err(StoreError::corrupt(path, "its contents do not match the hash in it"));
+        }
+    }
+    serde_json::from_value(value).map_err(corrupt)
 }
 
 pub(super) fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
-    let mut bytes = serde_json::to_vec_pretty(value).map_err(|e| StoreError::corrupt(path, e))?;
+    let corrupt = |e: serde_json::Error| StoreError::corrupt(path, e);
+    // Through its text, so that what is hashed is what a reader finds.
+    let mut value: serde_json::Value = serde_json::to_string(value).and_then(|text| serde_json::from_str(&text)).map_err(corrupt)?;
+    let hash = fs::hash(value.to_string().as_bytes());
+    if let Some(object) = value.as_object_mut() {
+        object.insert(SELF_HASH.to_string(), hash.into());
+    }
+    let mut bytes = serde_json::to_vec_pretty(&value).map_err(corrupt)?;
     bytes.push(b'\n');
     fs::write_if_changed(path, &bytes).map(|_| ())
 }

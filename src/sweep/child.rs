@@ -5,7 +5,7 @@ use super::outcome::RunEnd;
 use super::plan::PlanEntry;
 use super::stop::{SIGNALS, signal_name};
 use crate::record::Event;
-use crate::store::{Manifest, Provenance, RunDir, SCHEMA, Status, StoreError, Volatile, fs};
+use crate::store::{Manifest, Provenance, SCHEMA, Status, StoreError, Volatile, fs};
 use crate::train::ONE_THREAD;
 use std::ffi::OsString;
 use std::io::{BufRead, BufReader};
@@ -17,8 +17,11 @@ use std::time::{Duration, Instant};
 
 /// How long a dead worker's last lines are waited for: a process it started may hold its output open.
 const LAST_LINES: Duration = Duration::from_secs(2);
-const LOG_TAIL_BYTES: u64 = 4096;
+/// A call stack is long.
+const LOG_TAIL_BYTES: u64 = 1 << 18;
 const LOG_TAIL_LINES: usize = 15;
+/// The exit code of a Rust program whose main thread panicked.
+const PANICKED: i32 = 101;
 
 /// The command that runs one run; the folder is among its arguments.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -46,6 +49,8 @@ pub(super) struct Worker {
     log_from: u64,
     started: Instant,
     last_step: u32,
+    /// The reason of its failure in its own words.
+    told: Option<String>,
     output_closed: bool,
     exited: Option<(ExitStatus, Instant)>,
 }
@@ -93,14 +98,25 @@ impl Worker {
             _ = process.wait();
             return Err(format!("cannot start a thread: {e}"));
         }
-        Ok(Self { index, process, stdin, log_from, started: Instant::now(), last_step: entry.step, output_closed: false, exited: None })
+        Ok(Self {
+            index,
+            process,
+            stdin,
+            log_from,
+            started: Instant::now(),
+            last_step: entry.step,
+            told: None,
+            output_closed: false,
+            exited: None,
+        })
     }
 
     /// Takes note of what it said.
     pub fn heard(&mut self, event: &Event) {
         match event {
             Event::Started { step, .. } | Event::Progress { step, .. } | Event::Checkpointed { step } => self.last_step = *step,
-            Event::Evaluating { .. } | Event::Evaluated { .. } => {}
+            Event::Failed { reason } => self.told = Some(reason.clone()),
+            Event::Evaluating { .. } | Event::Evaluated { .. } | Event::Notice { .. } => {}
         }
     }
 
@@ -147,11 +163,12 @@ impl Worker {
         if stopped {
             return Verdict::Ended(RunEnd::Interrupted);
         }
-        let mut reason = describe(status);
+        let log = fs::read_tail(&entry.dir.log_path(), self.log_from, LOG_TAIL_BYTES).unwrap_or_else(|e| e.to_string());
+        let mut reason = self.told.clone().unwrap_or_else(|| describe(status, &log));
         if let Err(error) = &record {
             reason.push_str(&format!("; {error}"));
         }
-        let tail = self.log_tail(&entry.dir);
+        let tail = last_lines(&log, self.told.as_deref());
         if !tail.is_empty() {
             reason.push_str(&format!("; its log ends:\n{tail}"));
         }
@@ -160,12 +177,17 @@ impl Worker {
         }
         Verdict::Ended(RunEnd::Failed(reason))
     }
+}
 
-    fn log_tail(&self, dir: &RunDir) -> String {
-        let text = fs::read_tail(&dir.log_path(), self.log_from, LOG_TAIL_BYTES).unwrap_or_else(|e| e.to_string());
-        let lines: Vec<&str> = text.lines().filter(|line| !line.trim().is_empty()).collect();
-        lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
-    }
+/// The end of a log, without the call stacks that a panic may leave in it and without what is `told` already.
+fn last_lines(log: &str, told: Option<&str>) -> String {
+    let mut stack = false;
+    let worth = |line: &&str| {
+        stack = *line == "stack backtrace:" || stack && line.starts_with(' ');
+        !stack && !line.trim().is_empty() && !told.is_some_and(|told| *line == format!("error: {told}"))
+    };
+    let lines: Vec<&str> = log.lines().filter(worth).collect();
+    lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")
 }
 
 impl Drop for Worker {
@@ -177,7 +199,22 @@ impl Drop for Worker {
     }
 }
 
-fn describe(status: ExitStatus) -> String {
+/// How the process ended, with the words of the runtime where it left any in the log.
+fn describe(status: ExitStatus, log: &str) -> String {
+    let said = |words: &str| log.lines().find(|line| line.contains(words));
+    if status.signal() == Some(libc::SIGABRT) {
+        if let Some(line) = said("memory allocation of") {
+            return format!("the worker ran out of memory: {line}");
+        }
+        if said("has overflowed its stack").is_some() {
+            return "the worker's stack overflowed".to_string();
+        }
+    }
+    if status.code() == Some(PANICKED)
+        && let Some(message) = log.lines().skip_while(|line| !line.contains(" panicked at ")).nth(1)
+    {
+        return format!("the worker panicked: {message}");
+    }
     match (status.code(), status.signal()) {
         (Some(exit::DONE | exit::DIVERGED), _) => "the worker ended without recording a result".to_string(),
         (Some(code), _) => format!("the worker ended with exit code {code}"),

@@ -26,6 +26,8 @@ pub struct Options {
     /// Stop at the first failure.
     pub fail_fast: bool,
     pub stop_after: Option<Duration>,
+    /// A diverged run does not count against the sweep.
+    pub allow_diverged: bool,
     /// How often a run that another process holds is looked at.
     pub poll: Duration,
     /// What to type to go on, shown when the sweep is interrupted.
@@ -54,7 +56,7 @@ pub fn execute(
         elsewhere: Vec::new(),
         active: Vec::new(),
         ends: vec![None; plan.entries.len()],
-        outcome: Outcome::default(),
+        outcome: Outcome { allow_diverged: options.allow_diverged, ..Outcome::default() },
         last_poll: None,
     };
     sweep.enqueue();
@@ -417,6 +419,7 @@ mod tests {
             retry_failed: false,
             fail_fast: false,
             stop_after: None,
+            allow_diverged: false,
             poll: Duration::from_millis(30),
             resume_with: "ddpm-lab sweep x.toml".into(),
         }

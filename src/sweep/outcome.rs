@@ -46,6 +46,8 @@ pub struct Outcome {
     /// Runs that this sweep itself brought to `done` or `diverged`.
     pub finished_now: usize,
     pub failures: Vec<Failure>,
+    /// A diverged run is the result that was asked for.
+    pub allow_diverged: bool,
     /// Why the sweep ended early, if it did.
     pub stop: Option<StopReason>,
 }
@@ -56,7 +58,7 @@ impl Outcome {
         let left = self.interrupted + self.not_started > 0;
         match self.stop {
             Some(stop) if left => stop.exit_code(),
-            _ if self.failed + self.diverged > 0 => 100,
+            _ if self.failed > 0 || (self.diverged > 0 && !self.allow_diverged) => 100,
             _ if left => 75,
             _ => 0,
         }
@@ -87,6 +89,8 @@ mod tests {
         assert_eq!(done.exit_code(), 0);
         assert_eq!(Outcome { stop, ..done.clone() }.exit_code(), 0, "a stop that came after the last run left nothing");
         assert_eq!(Outcome { diverged: 1, ..done.clone() }.exit_code(), 100);
+        assert_eq!(Outcome { diverged: 1, allow_diverged: true, ..done.clone() }.exit_code(), 0);
+        assert_eq!(Outcome { failed: 1, allow_diverged: true, ..done.clone() }.exit_code(), 100);
         assert_eq!(Outcome { failed: 1, ..done.clone() }.exit_code(), 100);
         assert_eq!(Outcome { interrupted: 1, ..done.clone() }.exit_code(), 75);
         assert_eq!(Outcome { failed: 1, not_started: 2, stop, ..done.clone() }.exit_code(), 130);

@@ -183,13 +183,19 @@ impl Progress {
                         short(e.bits_per_dim),
                         short(e.bits_per_dim_se)
                     )),
-                    Event::Progress { .. } | Event::Evaluating { .. } | Event::Checkpointed { .. } => None,
+                    Event::Notice { .. } | Event::Progress { .. } | Event::Evaluating { .. } => None,
+                    Event::Checkpointed { .. } | Event::Failed { .. } => None,
                 };
                 // Bars show the rest by themselves; a line for each event would push them off the screen.
                 let shown = matches!(self.view, View::Plain);
                 if let Some(what) = what.filter(|_| shown) {
                     let line = log_line(index, self.totals.runs, &what, &row.name);
                     self.out.line(&line);
+                }
+                if let Event::Notice { text } = event {
+                    let line = log_line(index, self.totals.runs, "notice", &row.name);
+                    self.raw(&line);
+                    wrap(text, WIDTH - 4).iter().for_each(|line| self.raw(&format!("    {line}")));
                 }
             }
         }
@@ -218,6 +224,7 @@ impl Progress {
             Event::Evaluating { done, total } => row.phase = Phase::Evaluating { done: *done, total: *total },
             Event::Evaluated { evaluation } => row.bits = Some(evaluation.bits_per_dim),
             Event::Checkpointed { step } => row.step = row.step.max((*step).min(row.steps)),
+            Event::Notice { .. } | Event::Failed { .. } => {}
         }
         let rate = self.steps_now as f64 / self.began.elapsed().as_secs_f64();
         self.totals.seconds_left = if self.steps_now > 0 { self.steps_left as f64 / rate } else { f64::NAN };

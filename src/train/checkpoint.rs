@@ -8,6 +8,7 @@
 use super::window::Window;
 use crate::model::ParamLayout;
 use crate::optim::Weights;
+use crate::record::Evaluation;
 use safetensors::tensor::{Dtype, SafeTensors, TensorView};
 use std::collections::{BTreeMap, HashMap};
 
@@ -17,10 +18,22 @@ struct Header {
     run_id: String,
     step: u32,
     blake3: String,
+    /// [`NUMERICS`] of the program that wrote it; empty in files of before it was told.
+    #[serde(default)]
+    code: String,
+    /// A hash of every evaluation made before it; absent in files of before they were told.
+    #[serde(default)]
+    evaluations: Option<Vec<String>>,
+    /// How many rows of losses there were; absent in files of before it was told.
+    #[serde(default)]
+    rows: Option<usize>,
 }
 
 const SCHEMA: u32 = 1;
 const METADATA_KEY: &str = "ddpm_lab";
+
+/// A hash of all code that decides numbers: the sources from `units` up to `train`, the locked dependencies, the compiler.
+pub const NUMERICS: &str = env!("DDPM_LAB_NUMERICS");
 
 /// The four buffers of the weights, by the prefix of their names.
 fn buffers(weights: &Weights) -> [(&'static str, &Vec<f32>); 4] {
@@ -37,6 +50,8 @@ pub fn encode(
     weights: &Weights,
     window: &Window,
     timestep_losses: Option<&[f64]>,
+    evaluations: &[Evaluation],
+    rows: usize,
 ) -> Result<Vec<u8>, safetensors::SafeTensorError> {
     let mut tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
     for (prefix, flat) in buffers(weights) {
@@ -55,6 +70,9 @@ pub fn encode(
         schema: SCHEMA,
         run_id: run_id.to_owned(),
         step: weights.step,
+        code: NUMERICS.to_owned(),
+        evaluations: Some(evaluations.iter().map(fingerprint).collect()),
+        rows: Some(rows),
         blake3: digest(tensors.iter().map(|(name, (_, _, bytes))| (name.as_str(), bytes.as_slice()))),
     };
     let metadata = HashMap::from([(METADATA_KEY.to_owned(), serde_json::to_string(&header).expect("a struct of strings and numbers"))]);
@@ -67,6 +85,36 @@ pub fn encode(
 
 /// What a checkpoint of run `run_id` holds: the weights, the open window, and the losses by which t is drawn.
 pub type State = (Weights, Window, Option<Vec<f64>>);
+
+/// What a checkpoint says of how it came about.
+pub struct Origin {
+    /// [`NUMERICS`] of the program that wrote it.
+    pub code: String,
+    /// How many rows of losses there were.
+    pub rows: Option<usize>,
+    evaluations: Option<Vec<String>>,
+}
+
+/// `None` where it cannot be read.
+pub fn origin(bytes: &[u8]) -> Option<Origin> {
+    let (_, metadata) = SafeTensors::read_metadata(bytes).ok()?;
+    let header: Header = serde_json::from_str(metadata.metadata().as_ref()?.get(METADATA_KEY)?).ok()?;
+    Some(Origin { code: header.code, rows: header.rows, evaluations: header.evaluations })
+}
+
+impl Origin {
+    /// Of the evaluations on record those that were made before the checkpoint; `None` if one of them is not as it was.
+    pub fn of_before(&self, found: Vec<Evaluation>) -> Option<Vec<Evaluation>> {
+        let Some(told) = &self.evaluations else { return Some(found) };
+        let kept: Vec<Evaluation> = found.into_iter().filter(|e| told.contains(&fingerprint(e))).collect();
+        (kept.len() == told.len()).then_some(kept)
+    }
+}
+
+fn fingerprint(evaluation: &Evaluation) -> String {
+    let line = serde_json::to_vec(evaluation).expect("an evaluation is numbers and names");
+    blake3::hash(&line).to_hex()[..16].to_owned()
+}
 
 /// The state in a checkpoint of run `run_id`.
 ///

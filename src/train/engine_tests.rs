@@ -78,6 +78,7 @@ impl Lab {
             device,
             threads: 1,
             checkpoint_every: 5,
+            allow_code_change: false,
             keep: false,
             stop: &stop,
             provenance: Provenance::default(),

@@ -24,6 +24,7 @@ mod window;
 pub use bench::{BenchOptions, Timing, bench};
 /// Where weights live; opened by [`DeviceChoice::open`].
 pub use candle_core::Device;
+pub use checkpoint::NUMERICS;
 pub use device::{DeviceChoice, ONE_THREAD, instruction_set, needs_cuda, no_threads_but_ours};
 pub use error::TrainError;
 pub use evaluation::{rows_of, summary_of};

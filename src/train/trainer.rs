@@ -12,8 +12,12 @@ use crate::model::Model;
 use crate::ops::cuda;
 use crate::optim::{AdamW, Weights};
 use crate::record::{Evaluation, Event, LossRow, SampleQuality, Split};
-use crate::store::{LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, write_losses};
+use crate::store::{
+    LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, read_rows_at, write_losses,
+    write_rows,
+};
 use candle_core::Device;
+use std::collections::HashSet;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -41,12 +45,32 @@ pub struct RunOptions<'a> {
     pub checkpoint_every: u32,
     /// Keep every checkpoint, not only the last two.
     pub keep: bool,
+    /// Go on from a checkpoint that other code made.
+    pub allow_code_change: bool,
     /// Set by someone else to end the run at the next step.
     pub stop: &'a AtomicBool,
     pub provenance: Provenance,
     pub host: String,
     /// Seconds since 1970, now.
     pub now: fn() -> f64,
+}
+
+/// Why a checkpoint is not gone on from.
+enum Unusable {
+    /// It, or what belongs to it, is not whole: an older one will do.
+    Damaged(String),
+    /// The disk fails: what is there may be whole, and nothing is thrown away.
+    Error(StoreError),
+}
+
+impl From<StoreError> for Unusable {
+    fn from(error: StoreError) -> Self {
+        if error.is_corrupt() || error.is_missing() { Self::Damaged(error.to_string()) } else { Self::Error(error) }
+    }
+}
+
+fn fresh_timesteps(config: &RunConfig, diffusion: &Diffusion) -> TimestepSource {
+    TimestepSource::new(config.train.timestep_sampler, diffusion.timesteps(), config.train.batch_size)
 }
 
 /// A run being trained.
@@ -68,6 +92,9 @@ pub struct Trainer<'a> {
     pub(super) previous: Option<Manifest>,
     /// All rows so far, in the order of the file.
     pub(super) rows: Vec<LossRow>,
+    /// How many of them are in `losses.parquet`, and how many in that or beside a checkpoint.
+    tabled: usize,
+    saved: usize,
     pub(super) evaluations: Vec<Evaluation>,
     pub(super) floors: Floors,
     /// Of the final samples.
@@ -124,18 +151,6 @@ impl<'a> Trainer<'a> {
             .num_threads(threads)
             .build()
             .map_err(|e| TrainError::Threads { threads: options.threads, reason: e.to_string() })?;
-        let previous = dir.manifest()?;
-        if let Some(before) = previous.as_ref().map(|m| &m.provenance) {
-            let now = &options.provenance;
-            let place = |p: &Provenance| format!("ddpm-lab {} on {} ({})", p.version, p.device, p.instruction_set);
-            if place(before) != place(now) {
-                tracing::warn!(
-                    "this run was begun by {} and goes on with {}: its last bits may differ from those of one machine",
-                    place(before),
-                    place(now)
-                );
-            }
-        }
         Ok(Self {
             floors: Floors::new(config, &diffusion),
             run_id: config.id().to_string(),
@@ -144,15 +159,17 @@ impl<'a> Trainer<'a> {
             dir,
             options,
             dataset,
-            timesteps: TimestepSource::new(config.train.timestep_sampler, diffusion.timesteps(), config.train.batch_size),
+            timesteps: fresh_timesteps(config, &diffusion),
             diffusion,
             model,
             pool: Arc::new(pool),
             emit: Box::new(emit),
             started: Instant::now(),
             last_progress: None,
-            previous,
+            previous: dir.manifest()?,
             rows: Vec::new(),
+            tabled: 0,
+            saved: 0,
             evaluations: Vec::new(),
             quality: None,
         })
@@ -217,7 +234,7 @@ impl<'a> Trainer<'a> {
                 return self.interrupt(engine.weights()?, &window);
             }
             if step > resumed && step % self.options.checkpoint_every == 0 {
-                self.checkpoint(engine.weights()?, &window)?;
+                self.checkpoint(engine.weights()?, &window, false)?;
             }
 
             // 3. Draw the batch, run it forward and backward, clip, update, average the weights.
@@ -227,7 +244,7 @@ impl<'a> Trainer<'a> {
 
         // 4. The weights are final: keep them before anything that takes long.
         let weights = engine.weights()?;
-        self.checkpoint(weights, &window)?;
+        self.checkpoint(weights, &window, true)?;
         if !(self.draw_samples(weights)? && self.evaluate_test(weights)?) {
             self.write_manifest(Status::Interrupted, None, weights.step, None)?;
             return Ok(Outcome::Interrupted { step: weights.step });
@@ -289,71 +306,142 @@ impl<'a> Trainer<'a> {
     /// The state to start from: the newest checkpoint that is whole, else fresh weights.
     fn resume(&mut self) -> Result<(Weights, Window), TrainError> {
         let timesteps = self.diffusion.timesteps();
-        let mut damaged = Vec::new();
+        let mut damaged = false;
         for (step, path) in self.dir.checkpoints()?.into_iter().rev() {
             match self.restore(step, &path) {
-                Ok(state) => {
+                Ok((weights, window, code)) => {
+                    if code != checkpoint::NUMERICS && !self.options.allow_code_change {
+                        self.notice(format!(
+                            "other code than this program's made its checkpoint of step {step}: it starts again from step 0 (--allow-code-change goes on)"
+                        ));
+                        break;
+                    }
+                    self.say_if_elsewhere();
                     self.forget_checkpoints_after(step)?;
-                    return Ok(state);
+                    return Ok((weights, window));
                 }
-                Err(reason) => {
-                    tracing::warn!("the checkpoint {} cannot be used: {reason}", path.display());
-                    damaged.push(path);
+                Err(Unusable::Error(error)) => return Err(error.into()),
+                Err(Unusable::Damaged(reason)) => {
+                    let file = path.file_name().unwrap_or_default().display();
+                    self.notice(format!("its checkpoint {file} cannot be used: {reason}"));
+                    damaged = true;
                 }
             }
         }
-        if !damaged.is_empty() {
-            tracing::warn!("no checkpoint is whole; starting again from step 0");
-            self.forget_checkpoints_after(0)?;
+        if damaged {
+            self.notice("it starts again from step 0".to_owned());
         }
+        self.rows.clear();
+        self.evaluations.clear();
+        self.timesteps = fresh_timesteps(self.config, &self.diffusion);
+        self.forget_checkpoints_after(0)?;
         Ok((Weights::new(self.model.layout().init(self.config.seed as u64)), Window::new(timesteps)))
     }
 
-    /// The state of one checkpoint, and the rows and evaluations up to it; a sentence if anything of it is damaged.
-    fn restore(&mut self, step: u32, path: &Path) -> Result<(Weights, Window), String> {
-        let describe = |error: StoreError| error.to_string();
-        let bytes = fs::read(path).map_err(describe)?;
-        let (weights, window, losses) = checkpoint::decode(self.model.layout(), &self.run_id, self.diffusion.timesteps(), &bytes)?;
+    /// A machine of another kind may round otherwise.
+    fn say_if_elsewhere(&self) {
+        let place = |p: &Provenance| format!("ddpm-lab {} on {} ({})", p.version, p.device, p.instruction_set);
+        if let Some(before) = self.previous.as_ref().map(|m| place(&m.provenance)) {
+            let now = place(&self.options.provenance);
+            if before != now {
+                self.notice(format!("it was begun by {before} and goes on with {now}: its last bits may differ from those of one machine"));
+            }
+        }
+    }
+
+    /// For the log and for whoever watches.
+    fn notice(&self, text: String) {
+        tracing::warn!("{text}");
+        self.emit(Event::Notice { text });
+    }
+
+    /// The state of one checkpoint, the code that wrote it, and the rows and evaluations up to it.
+    fn restore(&mut self, step: u32, path: &Path) -> Result<(Weights, Window, String), Unusable> {
+        let bytes = fs::read(path)?;
+        let (weights, window, losses) =
+            checkpoint::decode(self.model.layout(), &self.run_id, self.diffusion.timesteps(), &bytes).map_err(Unusable::Damaged)?;
         if weights.step != step {
-            return Err(format!("it holds step {}", weights.step));
+            return Err(Unusable::Damaged(format!("it holds step {}", weights.step)));
         }
         let kept = |split, at: i64| split != Split::Test && at <= i64::from(step);
-        let rows = read_rows(self.dir.path()).map_err(describe)?;
-        let evaluations = self.dir.read_evaluations().map_err(describe)?;
+        let rows = self.rows_up_to(step)?;
+        let origin = checkpoint::origin(&bytes).ok_or_else(|| Unusable::Damaged("its metadata cannot be read".to_owned()))?;
+        let evaluations = self.dir.read_evaluations()?.into_iter().filter(|e| kept(e.split, e.step)).collect();
+        let evaluations = origin
+            .of_before(evaluations)
+            .ok_or_else(|| Unusable::Damaged("metrics.jsonl does not hold the evaluations made before it".to_owned()))?;
         if !self.timesteps.restore(losses.as_deref()) {
-            return Err("its losses by timestep are not those of this run's sampler".to_owned());
+            return Err(Unusable::Damaged("its losses by timestep are not those of this run's sampler".to_owned()));
         }
-        self.evaluations = evaluations.into_iter().filter(|e| kept(e.split, e.step)).collect();
+        self.evaluations = evaluations;
         // The rows of an evaluation count once its line is there; else it is made again.
         let evaluated = |r: &LossRow| r.split == Split::Train || self.evaluations.iter().any(|e| (e.split, e.step) == (r.split, r.step));
-        self.rows = rows.into_iter().filter(|r| kept(r.split, r.step) && evaluated(r)).collect();
-        Ok((weights, window))
+        let rows: Vec<LossRow> = rows.into_iter().filter(|r| kept(r.split, r.step) && evaluated(r)).collect();
+        if origin.rows.is_some_and(|told| told != rows.len()) {
+            return Err(Unusable::Damaged("the rows of losses written before it are not all there".to_owned()));
+        }
+        self.rows = rows;
+        Ok((weights, window, origin.code))
+    }
+
+    /// The rows of the table, then those that the checkpoints up to `step` wrote beside it. A window or an evaluation is
+    /// written as a whole, so one that the table has is not taken twice.
+    fn rows_up_to(&self, step: u32) -> Result<Vec<LossRow>, StoreError> {
+        let mut rows = read_rows(self.dir.path())?;
+        let group = |r: &LossRow| (r.step, r.split, r.weights);
+        for (_, path) in self.dir.row_files()?.into_iter().filter(|(at, _)| *at <= step) {
+            let there: HashSet<_> = rows.iter().map(group).collect();
+            rows.extend(read_rows_at(&path)?.into_iter().filter(|r| !there.contains(&group(r))));
+        }
+        Ok(rows)
     }
 
     /// Removes the checkpoints of a future that will be trained anew: were they kept, a later resume would take one of
     /// them for this run's own.
     fn forget_checkpoints_after(&self, step: u32) -> Result<(), TrainError> {
-        for (_, path) in self.dir.checkpoints()?.into_iter().filter(|(other, _)| *other > step) {
-            fs::remove(&path)?;
-        }
-        Ok(())
+        let files = self.dir.checkpoints()?.into_iter().chain(self.dir.row_files()?);
+        Ok(files.filter(|(other, _)| *other > step).try_for_each(|(_, path)| fs::remove(&path))?)
     }
 
     /// Rows and evaluations first, then the checkpoint that makes them count.
-    fn checkpoint(&mut self, weights: &Weights, window: &Window) -> Result<(), TrainError> {
-        self.write_results()?;
-        let bytes = checkpoint::encode(self.model.layout(), &self.run_id, weights, window, self.timesteps.save().as_deref())
-            .map_err(|e| TrainError::Checkpoint { path: self.dir.checkpoint_path(weights.step), reason: e.to_string() })?;
+    ///
+    /// The table is written anew when it has grown by half, or where the run ends or pauses (`whole`); other checkpoints
+    /// write their own rows beside it. Else a long run of a small network would spend its time on writing the same rows.
+    fn checkpoint(&mut self, weights: &Weights, window: &Window, whole: bool) -> Result<(), TrainError> {
+        let whole = whole || 2 * (self.rows.len() - self.tabled) >= self.tabled;
+        if whole {
+            self.write_results()?;
+        } else {
+            if self.saved < self.rows.len() {
+                let columns = columns_of(self.config, &self.dataset.name);
+                write_rows(&self.dir.rows_path(weights.step), &columns, &self.rows[self.saved..])?;
+            }
+            self.dir.write_evaluations(&self.evaluations)?;
+        }
+        self.saved = self.rows.len();
+        let bytes = checkpoint::encode(
+            self.model.layout(),
+            &self.run_id,
+            weights,
+            window,
+            self.timesteps.save().as_deref(),
+            &self.evaluations,
+            self.rows.iter().filter(|row| row.counts()).count(),
+        )
+        .map_err(|e| TrainError::Checkpoint { path: self.dir.checkpoint_path(weights.step), reason: e.to_string() })?;
         fs::write_atomic(&self.dir.checkpoint_path(weights.step), &bytes)?;
         if !self.options.keep {
             self.dir.prune_checkpoints(2)?;
+        }
+        if whole {
+            self.dir.row_files()?.iter().try_for_each(|(_, path)| fs::remove(path))?;
         }
         self.emit(Event::Checkpointed { step: weights.step });
         Ok(())
     }
 
     fn interrupt(&mut self, weights: &Weights, window: &Window) -> Result<Outcome, TrainError> {
-        self.checkpoint(weights, window)?;
+        self.checkpoint(weights, window, true)?;
         self.write_manifest(Status::Interrupted, None, weights.step, None)?;
         Ok(Outcome::Interrupted { step: weights.step })
     }
@@ -367,7 +455,8 @@ impl<'a> Trainer<'a> {
         Ok(Outcome::Diverged { step: bad })
     }
 
-    fn write_results(&self) -> Result<(), TrainError> {
+    fn write_results(&mut self) -> Result<(), TrainError> {
+        self.tabled = self.rows.len();
         write_losses(self.dir.path(), &columns_of(self.config, &self.dataset.name), &self.rows)?;
         Ok(self.dir.write_evaluations(&self.evaluations)?)
     }

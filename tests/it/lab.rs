@@ -33,6 +33,20 @@ diffusion.schedule = ["linear_scaled", "cosine"]
 checkpoint_every = 7
 "#;
 
+/// A run of some tens of milliseconds that writes all that runs write: windows, evaluations, samples, three checkpoints.
+pub const DROP: &str = r#"
+[base]
+data = "swiss_roll"
+diffusion = { timesteps = 6, schedule = "cosine" }
+model.channels = [8, 8]
+train = { steps = 7, batch_size = 16, timestep_sampler = "loss_second_moment" }
+log.every = 2
+eval = { every = 5, images = 4, test_images = 4, floor = "off" }
+sample = { count = 4, every = 4 }
+[run]
+checkpoint_every = 2
+"#;
+
 impl Lab {
     pub fn new() -> Self {
         Self { dir: TempDir::new().unwrap() }

@@ -3,6 +3,8 @@
 mod architecture;
 mod commands;
 mod evaluate;
+mod faults;
+mod interruptions;
 mod lab;
 mod readme;
 mod report_command;

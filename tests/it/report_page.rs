@@ -1,6 +1,7 @@
 //! The report in a browser: Chromium, where it is installed, on a wide screen and a telephone, light and dark.
 
 use crate::lab::{Lab, TINY};
+use ddpm_lab::store::{RunDir, Status};
 use serde_json::Value;
 use std::io::Write;
 use std::path::{Path, PathBuf};
@@ -18,13 +19,12 @@ fn report(lab: &Lab) -> PathBuf {
     lab.write("tiny.toml", &TINY.replace("[grid]\n", "[grid]\ntrain.lr = [1e-3, 1e9]\n"));
     let said = lab.run(&["sweep", "tiny.toml", "--seeds", "0,1", "--progress", "plain"]);
     assert_eq!(said.code, 100, "{said:?}");
-    let failed = lab.runs().into_iter().find(|run| std::fs::read_to_string(run.join("run.json")).unwrap().contains("\"done\"")).unwrap();
-    let record = std::fs::read_to_string(failed.join("run.json")).unwrap();
-    let mut record: Value = serde_json::from_str(&record).unwrap();
-    record["status"] = "failed".into();
-    record["reason"] =
-        "the worker ended with exit code 1; its log ends:\nout of memory, and a line that is far too long for a telephone".into();
-    std::fs::write(failed.join("run.json"), serde_json::to_string_pretty(&record).unwrap()).unwrap();
+    let done = |run: &RunDir| run.manifest().unwrap().filter(|m| m.status == Status::Done);
+    let (run, mut record) = lab.runs().iter().filter_map(|path| RunDir::at(path)).find_map(|run| Some((run.clone(), done(&run)?))).unwrap();
+    record.status = Status::Failed;
+    record.reason =
+        Some("the worker ended with exit code 1; its log ends:\nout of memory, and a line that is far too long for a telephone".into());
+    run.write_manifest(&record).unwrap();
     lab.ok(&["report", "tiny"]);
     lab.path("results/reports/tiny")
 }

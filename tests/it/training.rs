@@ -230,28 +230,6 @@ fn cells_that_differ_in_schedule_or_loss_draw_the_same_timesteps() {
 }
 
 #[test]
-fn a_killed_run_goes_on_to_the_same_bytes() {
-    let undisturbed = Lab::new();
-    undisturbed.write("tiny.toml", TINY);
-    undisturbed.ok(&["sweep", "tiny.toml"]);
-
-    let lab = Lab::new();
-    lab.write("tiny.toml", TINY);
-    for milliseconds in [30, 90, 150, 200, 260, 330] {
-        use std::os::unix::process::CommandExt;
-        let mut child = lab.command(&["sweep", "tiny.toml"]).stdout(Stdio::null()).stderr(Stdio::null()).process_group(0).spawn().unwrap();
-        std::thread::sleep(Duration::from_millis(milliseconds));
-        // SAFETY: the group is that of our child, which is not yet waited for.
-        unsafe { libc::kill(-child.id().cast_signed(), libc::SIGKILL) };
-        child.wait().unwrap();
-    }
-    lab.ok(&["sweep", "tiny.toml"]);
-    for file in ["losses.parquet", "checkpoints/step-24.safetensors"] {
-        assert!(undisturbed.bytes_of(file) == lab.bytes_of(file), "{file} differs");
-    }
-}
-
-#[test]
 fn threads_change_no_bit() {
     let run = |threads: &str| {
         let lab = Lab::new();
