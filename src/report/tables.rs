@@ -73,7 +73,7 @@ fn verdict(d: &Interval) -> String {
         1 => "n = 1: no claim".into(),
         _ if d.excludes_zero() => "resolved".into(),
         _ => match d.seeds_short() {
-            Some(seeds) => format!("not resolved, {} seeds", escape(&seeds)),
+            Some(seeds) => format!("not resolved, {} seeds", escape(&seeds).replace(' ', "\u{a0}")),
             None => "not resolved".into(),
         },
     }
