@@ -5,8 +5,13 @@ use std::io::{IsTerminal, Write};
 /// Writes to standard output. If nobody reads any more (`| head`), the program ends quietly; if it cannot be written for
 /// another reason, with an error.
 pub fn print(text: &str) {
+    print_bytes(text.as_bytes());
+}
+
+/// [`print`], of what need not be text.
+pub fn print_bytes(bytes: &[u8]) {
     let mut out = std::io::stdout().lock();
-    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+    match out.write_all(bytes).and_then(|()| out.flush()) {
         Ok(()) => {}
         Err(error) if error.kind() == std::io::ErrorKind::BrokenPipe => std::process::exit(super::exit::DONE),
         Err(error) => {

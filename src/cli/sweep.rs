@@ -1,17 +1,19 @@
 //! `sweep`: run what an experiment file asks for and the store does not have.
 
-use super::output::{complain, print};
+use super::output::{complain, print, stderr_colour};
 use super::provenance::of_command;
 use super::worker::NO_CUDA_HELP;
-use super::{CliError, PickArgs, StoreArgs, exit, load_picked, plan};
+use super::{CliError, PickArgs, StoreArgs, exit, load_picked, plan, report};
 use crate::config::{Grid, GridRun};
+use crate::named_enum;
 use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun, fault};
-use crate::sweep::{Options, Plan, PlannedRun, Progress, ProgressMode, StopRequest, WorkerCommand, execute, parse_duration};
+use crate::sweep::{Options, Plan, PlannedRun, Progress, ProgressMode, StopReason, StopRequest, WorkerCommand, execute, parse_duration};
 use crate::train::{DeviceChoice, needs_cuda};
 use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 #[derive(clap::Args)]
@@ -52,6 +54,18 @@ pub struct SweepArgs {
     /// auto, bar, plain or json. auto: bars on a terminal, else plain lines.
     #[arg(long, default_value = "auto")]
     progress: ProgressMode,
+    /// Draw the report at the end, unless a signal stops the sweep; `--report=live` also while the runs go on, on a page that
+    /// loads itself again.
+    #[arg(long, value_name = "WHEN", num_args = 0..=1, require_equals = true, default_missing_value = "end")]
+    report: Option<ReportWhen>,
+}
+
+named_enum! {
+    /// When a sweep draws its report.
+    pub enum ReportWhen {
+        End = "end",
+        Live = "live",
+    }
 }
 
 /// How often a run that another sweep holds is looked at.
@@ -105,7 +119,12 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
             started.elapsed().as_secs_f64()
         ));
         let bad = counts.failed + if args.allow_diverged { 0 } else { counts.diverged };
-        return Ok(if bad > 0 { exit::SOME_FAILED } else { exit::DONE });
+        let code = if bad > 0 { exit::SOME_FAILED } else { exit::DONE };
+        return Ok(if args.report.is_some() {
+            tell_report(args, code, report::page(&store, std::slice::from_ref(&grid.name), None))
+        } else {
+            code
+        });
     }
 
     if args.progress != ProgressMode::Json {
@@ -141,9 +160,49 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     };
     let stop = StopRequest::from_signals().map_err(|e| CliError::Internal(format!("signals cannot be caught: {e}")))?;
     let mut progress = Progress::new(args.progress, std::io::stderr().is_terminal(), Box::new(std::io::stdout()));
-    let outcome = execute(&plan, &worker, &options, &stop, &mut progress);
+    let (outcome, drawn) = match args.report {
+        Some(ReportWhen::Live) => {
+            let over = AtomicBool::new(false);
+            std::thread::scope(|scope| {
+                let drawing = scope.spawn(|| follow_report(&store, &grid.name, &over));
+                let outcome = execute(&plan, &worker, &options, &stop, &mut progress);
+                over.store(true, Ordering::SeqCst);
+                let drawn = drawing.join().unwrap_or_else(|_| Err(CliError::Internal("drawing the report came to a sudden end".into())));
+                (outcome, Some(drawn))
+            })
+        }
+        Some(ReportWhen::End) => {
+            let outcome = execute(&plan, &worker, &options, &stop, &mut progress);
+            // Who interrupts a sweep wants the terminal back.
+            let wanted = !matches!(outcome.stop, Some(StopReason::Signal(_)));
+            let drawn = wanted.then(|| report::page(&store, std::slice::from_ref(&grid.name), None));
+            (outcome, drawn)
+        }
+        None => (execute(&plan, &worker, &options, &stop, &mut progress), None),
+    };
     write_index(&store);
-    Ok(i32::from(outcome.exit_code()))
+    let code = i32::from(outcome.exit_code());
+    Ok(drawn.map_or(code, |drawn| tell_report(args, code, drawn)))
+}
+
+/// Draws while the sweep goes on; what the last drawing says.
+fn follow_report(store: &ResultsStore, name: &str, over: &AtomicBool) -> Result<String, CliError> {
+    let mut said = String::new();
+    report::follow_until(store, &[vec![name.to_owned()]], &|| over.load(Ordering::SeqCst), &mut |text| said.push_str(text))?;
+    Ok(said)
+}
+
+/// Shows what the report says, beside JSON lines on standard error. A report that cannot be drawn is an error where the runs were none.
+fn tell_report(args: &SweepArgs, code: i32, drawn: Result<String, CliError>) -> i32 {
+    match drawn {
+        Ok(said) if args.progress == ProgressMode::Json => complain(&said),
+        Ok(said) => print(&said),
+        Err(error) => {
+            complain(&error.render(stderr_colour()));
+            return if code == exit::DONE { error.exit_code() } else { code };
+        }
+    }
+    code
 }
 
 /// What a sweep of this name meant before and means now, where runs came or went; their order and spelling are no change.

@@ -137,6 +137,9 @@ fn ranked(study: &Study) -> Vec<CellResult> {
     results
 }
 
+/// Cells that a sentence names; of more it tells the number.
+const MOST_NAMED: usize = 8;
+
 fn sentences(study: &Study, results: &[CellResult]) -> Vec<String> {
     let Some(best) = results.first() else {
         return vec!["No run has finished yet: there is nothing to compare.".into()];
@@ -159,7 +162,11 @@ fn sentences(study: &Study, results: &[CellResult]) -> Vec<String> {
         interval_words(&best.bits)
     ));
     if results.iter().all(|r| r.bits.n < 2) {
-        said.push("Every cell has n = 1 seed, so nothing can be said about the spread: this is a ranking of single runs, and no difference is claimed.".into());
+        said.push(
+            "Every cell has n = 1 seed, so nothing can be said about the spread: this is a ranking of single runs, and no difference is claimed. \
+             Three seeds or more give intervals that are of use."
+                .into(),
+        );
         return said;
     }
     let (mut resolved, mut open, mut untested) = (Vec::new(), Vec::new(), Vec::new());
@@ -173,22 +180,29 @@ fn sentences(study: &Study, results: &[CellResult]) -> Vec<String> {
             if d.excludes_zero() {
                 resolved.push(format!("{} ({difference}, {n})", label(r)));
             } else {
-                let more = match d.needed_to_resolve() {
-                    Some(needed) if needed > d.n => format!("; about {needed} seeds would resolve it at this spread"),
-                    _ => String::new(),
-                };
+                let more = d.seeds_to_resolve().map_or(String::new(), |seeds| format!("; {seeds}"));
                 open.push(format!("{} ({difference}, {n}{more})", label(r)));
             }
         }
     }
+    // The table has them all.
+    let several = |cells: &[String]| match cells.len() {
+        0..=MOST_NAMED => text::list(cells),
+        n => format!("{} and {} more in the table", cells[..MOST_NAMED].join(", "), n - MOST_NAMED),
+    };
     if !resolved.is_empty() {
-        said.push(format!("Resolved against it, as the 95 % interval of the paired difference leaves out 0: {}.", text::list(&resolved)));
+        said.push(format!(
+            "Resolved against it, as the 95 % interval of the paired difference leaves out 0 ({} of {}): {}.",
+            resolved.len(),
+            results.len() - 1,
+            several(&resolved)
+        ));
     }
     if !open.is_empty() {
-        said.push(format!("Not resolved: {}.", text::list(&open)));
+        said.push(format!("Not resolved ({} of {}): {}.", open.len(), results.len() - 1, several(&open)));
     }
     if !untested.is_empty() {
-        said.push(format!("Too few common seeds for an interval, so no claim: {}.", text::list(&untested)));
+        said.push(format!("Too few common seeds for an interval, so no claim: {}.", several(&untested)));
     }
     said
 }
@@ -349,7 +363,8 @@ impl Comparison {
             }
             n => {
                 let verdict = if d.excludes_zero() { "resolved" } else { "not resolved" };
-                format!("{title}: {} bits/dim, {verdict} (paired, n = {n} seeds{over}).", text::signed_plus_minus(d.mean, d.half))
+                let more = d.seeds_to_resolve().map_or(String::new(), |seeds| format!("; {seeds}"));
+                format!("{title}: {} bits/dim, {verdict} (paired, n = {n} seeds{over}{more}).", text::signed_plus_minus(d.mean, d.half))
             }
         };
         if let Some(errors) = self.errors.sentence() {

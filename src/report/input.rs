@@ -39,8 +39,30 @@ pub struct RunData {
     pub data: DataSpec,
     /// Whether bits are of integers or differential; `None` where the data cannot be looked at.
     pub encoding: Option<Encoding>,
+    /// What was not finite, over the whole table of losses.
+    pub not_finite: Option<NotFinite>,
     /// What of the run could not be read; shown as a warning.
     pub problem: Option<String>,
+}
+
+/// Samples whose values were not finite, in training and evaluation, and the timesteps they were drawn at.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct NotFinite {
+    pub samples: u64,
+    pub first_t: u32,
+    pub last_t: u32,
+}
+
+impl NotFinite {
+    /// `None` where everything is finite.
+    pub fn of(losses: &LossTable) -> Option<Self> {
+        let bad = (0..losses.t.len()).filter(|&i| losses.n_nonfinite[i] > 0);
+        bad.map(|i| Self { samples: u64::from(losses.n_nonfinite[i]), first_t: losses.t[i], last_t: losses.t[i] }).reduce(|a, b| Self {
+            samples: a.samples + b.samples,
+            first_t: a.first_t.min(b.first_t),
+            last_t: a.last_t.max(b.last_t),
+        })
+    }
 }
 
 /// Examples and the noise that is mixed into them: what the figure of the forward process shows.
@@ -59,6 +81,8 @@ pub struct ForwardExamples {
 #[derive(Clone, Debug)]
 pub struct SweepData {
     pub record: SweepRecord,
+    /// The sweeps that are compared, where they are several; `record` is then what [`merge`](super::merge) made of them.
+    pub compared: Vec<SweepRecord>,
     pub runs: Vec<RunData>,
     /// `None` where the data cannot be read on this machine; the reason is shown in the report.
     pub forward: Result<ForwardExamples, String>,
@@ -89,4 +113,11 @@ pub struct Arrow {
     pub t: u32,
     pub at: [f32; 2],
     pub score: [f32; 2],
+}
+
+impl SweepData {
+    /// The sweeps as the store has them.
+    pub fn sweeps(&self) -> &[SweepRecord] {
+        if self.compared.is_empty() { std::slice::from_ref(&self.record) } else { &self.compared }
+    }
 }

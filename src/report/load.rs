@@ -5,7 +5,7 @@
 
 use super::ReportError;
 use super::history::History;
-use super::input::{Arrow, ForwardExamples, PointFrame, Reverse, RunData, SweepData};
+use super::input::{Arrow, ForwardExamples, NotFinite, PointFrame, Reverse, RunData, SweepData};
 use crate::config::{self, RunConfig};
 use crate::data::{self, DataSpec, Dataset};
 use crate::diffusion::Kernel;
@@ -13,7 +13,7 @@ use crate::diffusion::preflight::Preflight;
 use crate::named::NamedEnum;
 use crate::record::{Evaluation, Split, Weights};
 use crate::rng::{self, Purpose};
-use crate::store::{LossTable, Manifest, ResultsStore, RunDir, RunState, SweepRecord, SweepRun, fs, read_losses};
+use crate::store::{LOSSES, LossTable, Manifest, ResultsStore, RunDir, RunState, SweepRecord, SweepRun, fs, read_committed_losses};
 use crate::train;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
@@ -74,6 +74,7 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
             decoder_floor: encoding.and_then(|e| Preflight::of(&config.diffusion, e).ok()?.decoder_floor),
             data: config.data,
             encoding,
+            not_finite: part.not_finite,
             problem: part.problem,
         });
     }
@@ -88,7 +89,7 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
         .filter_map(|(_, d)| d.as_ref().ok())
         .map(|d| if d.credit.is_empty() { d.title.clone() } else { format!("{}. {}", d.title, d.credit) })
         .collect();
-    Ok(SweepData { record, runs, forward, credits })
+    Ok(SweepData { record, compared: Vec::new(), runs, forward, credits })
 }
 
 /// What the folder of a run says.
@@ -102,6 +103,7 @@ struct Part {
     config: Option<RunConfig>,
     samples: Vec<(i64, PathBuf)>,
     reverse: Option<Reverse>,
+    not_finite: Option<NotFinite>,
     problem: Option<String>,
 }
 
@@ -116,6 +118,7 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
         config: None,
         samples: Vec::new(),
         reverse: None,
+        not_finite: None,
         problem: None,
     };
     let Some(dir) = folder else { return part };
@@ -152,8 +155,10 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
         }
     }
     if fs::is_file(&dir.path().join("losses.parquet")) {
-        match read_losses(dir.path()) {
+        let committed = part.manifest.as_ref().and_then(|m| m.files.get(LOSSES)).map(String::as_str);
+        match read_committed_losses(dir.path(), committed) {
             Ok(losses) => {
+                part.not_finite = NotFinite::of(&losses);
                 // Without a configuration the largest t that was seen.
                 let seen = || losses.t.iter().copied().max().unwrap_or(1);
                 part.history = History::of(&losses, part.config.as_ref().map_or_else(seen, |c| c.diffusion.timesteps));
@@ -405,7 +410,7 @@ mod tests {
         assert_eq!(Answer::of(&study).results.len(), 2);
         assert!(study.differential());
         let out = root.path().join("reports/tiny");
-        let summary = build(&data, &out, &Options { png_scale: 0.5 }).unwrap();
+        let summary = build(&data, &out, &Options { png_scale: 0.5, live: None }).unwrap();
         assert_eq!((summary.runs, summary.finished), (4, 3));
         let html = std::fs::read_to_string(&summary.index).unwrap();
         assert!(!html.contains(root.path().to_str().unwrap()), "no path of this machine");
@@ -425,7 +430,7 @@ mod tests {
             assert!(problem.contains("damaged") && !problem.contains(root.path().to_str().unwrap()), "{problem}");
         }
         assert_eq!((data.runs[1].state, data.runs[2].problem.clone()), (RunState::Failed, None));
-        build(&data, &root.path().join("out"), &Options { png_scale: 0.5 }).unwrap();
+        build(&data, &root.path().join("out"), &Options { png_scale: 0.5, live: None }).unwrap();
     }
 
     #[test]

@@ -2,9 +2,10 @@
 //!
 //! Start at [`load`] and [`build`]. [`SweepData`] is what the store knows, [`Study`] orders it into cells of seeds, [`Answer`]
 //! compares them, [`figures`] draws, [`page`] writes the HTML. Statistics are in [`stats`], words and numbers in [`text`].
+//! Several sweeps become one by [`merge`]; [`live`] draws again while runs go on; [`single`] is one figure for a paper.
 //!
 //! Deliberately absent: starting or changing runs; clock, host and absolute paths in the output (one store gives one
-//! report, byte for byte); scripts; smoothing.
+//! report, byte for byte); scripts that the page needs to be whole; smoothing.
 
 pub mod compare;
 pub mod draw;
@@ -12,10 +13,15 @@ pub mod excess;
 pub mod figures;
 pub mod history;
 pub mod input;
+pub mod live;
 pub mod load;
+pub mod merge;
 pub mod page;
 pub mod pairing;
+pub mod reproduce;
+pub mod settings;
 pub mod sheet;
+pub mod single;
 pub mod stats;
 pub mod study;
 #[cfg(test)]
@@ -23,6 +29,7 @@ pub(crate) mod synthetic;
 pub mod tables;
 pub mod text;
 pub mod theme;
+pub mod trouble;
 pub mod warnings;
 pub mod where_in_t;
 
@@ -30,10 +37,11 @@ pub use compare::Answer;
 pub use figures::{Drawn, Figure};
 pub use input::{ForwardExamples, RunData, SweepData};
 pub use load::load;
+pub use merge::load_compared;
 pub use study::Study;
 
 use crate::store::StoreError;
-use crate::store::fs::{create_dir_all, write_atomic};
+use crate::store::fs::{create_dir_all, write_if_changed};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -49,17 +57,25 @@ pub enum ReportError {
     Schedule { schedule: String, timesteps: u32, message: String },
     #[error("the sweep {0} has no runs")]
     Empty(String),
+    #[error("there is no figure `{name}`")]
+    NoFigure { name: String, known: Vec<String> },
+    #[error("text of the figure {name} would be {points:.1} pt high at this width")]
+    TooNarrow { name: String, points: f64, least: String },
+    #[error("the figure {name} cannot be drawn: {reason}")]
+    NotDrawn { name: String, reason: String },
 }
 
 #[derive(Clone, Debug)]
 pub struct Options {
     /// Pixels of a PNG to the unit of a figure, which is 960 units wide.
     pub png_scale: f64,
+    /// Runs go on: the page loads itself again every so many seconds.
+    pub live: Option<u32>,
 }
 
 impl Default for Options {
     fn default() -> Self {
-        Self { png_scale: 2.0 }
+        Self { png_scale: 2.0, live: None }
     }
 }
 
@@ -95,7 +111,11 @@ pub fn build(data: &SweepData, out_dir: &Path, options: &Options) -> Result<Summ
         Drawn::Skipped { .. } => Ok(()),
     })?;
     let index = out_dir.join("index.html");
-    write_atomic(&index, page::render(&study, &answer, &drawn).as_bytes())?;
+    let html = match options.live {
+        None => page::render(&study, &answer, &drawn),
+        Some(seconds) => page::render_live(&study, &answer, &drawn, seconds),
+    };
+    write_if_changed(&index, html.as_bytes())?;
     let mut summary = Summary {
         index,
         figures: Vec::new(),
@@ -117,11 +137,11 @@ fn write_figure(figure: &Figure, folder: &Path, options: &Options) -> Result<(),
     let png = draw::raster::render(&figure.scene, options.png_scale)
         .map_err(|source| ReportError::Raster { figure: figure.name.clone(), source })?;
     let svg = draw::svg::render(&figure.scene, &figure.title, &figure.caption);
-    write_atomic(&folder.join(format!("{}.png", figure.name)), &png)?;
-    write_atomic(&folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
-    write_atomic(&folder.join(format!("{}.csv", figure.name)), figure.csv.as_bytes())?;
+    write_if_changed(&folder.join(format!("{}.png", figure.name)), &png)?;
+    write_if_changed(&folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
+    write_if_changed(&folder.join(format!("{}.csv", figure.name)), figure.csv.as_bytes())?;
     for (stem, csv) in &figure.more_csv {
-        write_atomic(&folder.join(format!("{stem}.csv")), csv.as_bytes())?;
+        write_if_changed(&folder.join(format!("{stem}.csv")), csv.as_bytes())?;
     }
     Ok(())
 }
@@ -146,8 +166,8 @@ mod tests {
     fn the_same_sweep_gives_the_same_bytes_twice_and_every_link_leads_somewhere() {
         let (a, b) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
         let data = synthetic::sweep();
-        let summary = build(&data, a.path(), &Options { png_scale: 1.0 }).unwrap();
-        build(&data, b.path(), &Options { png_scale: 1.0 }).unwrap();
+        let summary = build(&data, a.path(), &Options { png_scale: 1.0, live: None }).unwrap();
+        build(&data, b.path(), &Options { png_scale: 1.0, live: None }).unwrap();
         let (first, second) = (files(a.path()), files(b.path()));
         assert!(first == second);
         assert_eq!((summary.runs, summary.finished), (24, 24));

@@ -1,71 +1,81 @@
-//! `index.html`: one file with its style inside, figures beside it, nothing loaded from anywhere else.
+//! `index.html`: one file with its style and its script inside, figures beside it, nothing loaded from anywhere else.
 //!
-//! Start at [`render`]. The question and the answer come first, then figures, tables, and how to repeat it all.
+//! Start at [`render`]. The question and the answer come first, then figures, tables, and how to repeat it all. The page is whole
+//! without its script, which only sorts tables, enlarges figures and, while runs go on, loads the page again.
 
 use super::compare::{Answer, Comparison};
+use super::draw::Shape;
 use super::figures::{Drawn, Figure};
 use super::study::Study;
-use super::tables;
 use super::text::{count, escape, list, prose};
-use super::warnings::warnings;
+use super::warnings::{unequal, warnings};
+use super::{reproduce, settings, tables, trouble};
 use crate::named::NamedEnum;
 use crate::store::RunState;
-use std::path::Path;
 
 const STYLE: &str = include_str!("page.css");
+const SCRIPT: &str = include_str!("page.js");
 
 /// The whole page.
 pub fn render(study: &Study, answer: &Answer, drawn: &[Drawn]) -> String {
+    page(study, answer, drawn, None)
+}
+
+/// The page of runs that go on: it loads itself again every so many seconds.
+pub fn render_live(study: &Study, answer: &Answer, drawn: &[Drawn], seconds: u32) -> String {
+    page(study, answer, drawn, Some(seconds))
+}
+
+fn page(study: &Study, answer: &Answer, drawn: &[Drawn], live: Option<u32>) -> String {
     let record = &study.data.record;
+    // Without the script the page reloads all the same, only less gently.
+    let (refresh, attribute) = live.map_or_else(Default::default, |s| {
+        (format!("<noscript><meta http-equiv=\"refresh\" content=\"{s}\"></noscript>\n"), format!(" data-live=\"{s}\""))
+    });
     let mut out = format!(
         "<!DOCTYPE html>\n<html lang=\"en\">\n<head>\n<meta charset=\"utf-8\">\n<meta name=\"viewport\" content=\"width=device-width, initial-scale=1\">\n\
-         <meta name=\"color-scheme\" content=\"light dark\">\n<title>{0} · ddpm-lab report</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n<header>\n<h1>{0}</h1>\n",
+         <meta name=\"color-scheme\" content=\"light dark\">\n{refresh}<title>{0} · ddpm-lab report</title>\n<style>\n{STYLE}</style>\n</head>\n<body{attribute}>\n\
+         <a class=\"skip\" href=\"#answer\">Skip to the answer</a>\n<header>\n<h1>{0}</h1>\n",
         escape(study.title())
     );
-    if !record.description.trim().is_empty() {
-        out += &format!("<p class=\"question\">{}</p>\n", escape(record.description.trim()));
+    for question in record.description.trim().split("\n\n").filter(|q| !q.is_empty()) {
+        out += &format!("<p class=\"question\">{}</p>\n", escape(question));
     }
-    out += &format!("<p class=\"meta\">{}</p>\n</header>\n", escape(&overview(study)));
-    out += &contents(drawn);
+    out += &format!("<p class=\"meta\">{}</p>\n", escape(&overview(study)));
+    if live.is_some() {
+        out += "<p class=\"meta live\">Runs are going on: this page is drawn again as they do, and loads itself.</p>\n";
+    }
+    out += "</header>\n";
+    let troubled = trouble::table(study);
+    out += &contents(!troubled.is_empty());
     out += "<main>\n";
     let warnings = warnings(study);
     if !warnings.is_empty() {
-        out += "<section class=\"warnings\" aria-label=\"Warnings\">\n<h2>Before you read on</h2>\n<ul>\n";
+        out += "<section class=\"warnings\" aria-labelledby=\"warnings\">\n<h2 id=\"warnings\">Before you read on</h2>\n<ul>\n";
         for w in warnings {
             out += &format!("<li>{}</li>\n", escape(&w));
         }
         out += "</ul>\n</section>\n";
     }
     out += &answer_section(study, answer);
-    out += "<section id=\"figures\">\n<h2>Figures</h2>\n";
-    for d in drawn {
-        if let Drawn::Figure(figure) = d {
-            out += &figure_html(figure);
-        }
+    out += &figures_section(study, drawn);
+    if !troubled.is_empty() {
+        out += &format!("<section id=\"without-result\">\n<h2>Runs without a result</h2>\n{troubled}</section>\n");
     }
-    let skipped: Vec<_> =
-        drawn.iter().filter_map(|d| if let Drawn::Skipped { name, reason } = d { Some((name, reason)) } else { None }).collect();
-    if !skipped.is_empty() {
-        out += "<p class=\"note\">Not drawn: ";
-        out += &skipped
-            .iter()
-            .map(|(name, reason)| format!("<code>{}</code> ({})", escape(name), escape(reason)))
-            .collect::<Vec<_>>()
-            .join(", ");
-        out += ".</p>\n";
-    }
-    out += "</section>\n<section id=\"runs\">\n<h2>Runs</h2>\n";
+    out += "<section id=\"runs\">\n<h2>Runs</h2>\n";
     out += &tables::runs(study);
-    out += &configurations(study);
+    out += "</section>\n<section id=\"configurations\">\n<h2>Configurations</h2>\n";
+    out += &settings::differences(study);
+    out += &settings::in_full(study);
     out += "</section>\n<section id=\"provenance\">\n<h2>Provenance</h2>\n";
     out += &tables::provenance(study);
     for credit in &study.data.credits {
         out += &format!("<p>Data: {}</p>\n", escape(credit));
     }
     out += "</section>\n";
-    out += &reproduce(study);
-    out += &data_section(study);
-    out += "</main>\n</body>\n</html>\n";
+    out += &reproduce::section(study);
+    out += &reproduce::data_section(study);
+    out += &format!("</main>\n<script>\n{SCRIPT}</script>\n</body>\n</html>\n");
     out
 }
 
@@ -93,14 +103,19 @@ fn overview(study: &Study) -> String {
     )
 }
 
-fn contents(drawn: &[Drawn]) -> String {
-    let mut out = String::from("<nav aria-label=\"Contents\"><a href=\"#answer\">Answer</a> <a href=\"#figures\">Figures</a>");
-    for d in drawn {
-        if let Drawn::Figure(f) = d {
-            out += &format!(" <a class=\"sub\" href=\"#fig-{}\">{}</a>", escape(&f.name), escape(&f.title));
-        }
-    }
-    out + " <a href=\"#runs\">Runs</a> <a href=\"#provenance\">Provenance</a> <a href=\"#reproduce\">Reproduce</a> <a href=\"#data\">Data</a></nav>\n"
+fn contents(troubled: bool) -> String {
+    let links = [
+        ("answer", "Answer", true),
+        ("figures", "Figures", true),
+        ("without-result", "Runs without a result", troubled),
+        ("runs", "Runs", true),
+        ("configurations", "Configurations", true),
+        ("provenance", "Provenance", true),
+        ("reproduce", "Reproduce", true),
+        ("data", "Data", true),
+    ];
+    let links = links.iter().filter(|(.., shown)| *shown).map(|(id, name, _)| format!("<li><a href=\"#{id}\">{name}</a></li>"));
+    format!("<nav aria-label=\"Contents\"><ul>{}</ul></nav>\n", links.collect::<String>())
 }
 
 fn answer_section(study: &Study, answer: &Answer) -> String {
@@ -116,7 +131,10 @@ fn answer_section(study: &Study, answer: &Answer) -> String {
     if !answer.comparisons.is_empty() {
         out += "<h3>Along each axis</h3>\n<ul class=\"said\">\n";
         for c in &answer.comparisons {
-            out += &format!("<li>{}</li>\n", prose(&Comparison::sentence(c)));
+            let said = Comparison::sentence(c);
+            // What was found first, how it was found behind it.
+            let (found, how) = said.split_at(said.find(" (paired").unwrap_or(0));
+            out += &format!("<li><b>{}</b>{}</li>\n", prose(found), prose(how));
         }
         out += "</ul>\n<details><summary>All differences</summary>\n";
         out += &tables::comparisons(answer);
@@ -150,85 +168,50 @@ fn reading(study: &Study, answer: &Answer) -> String {
     said
 }
 
-fn figure_html(figure: &Figure) -> String {
-    let name = escape(&figure.name);
-    let mut links =
-        format!("<a href=\"figures/{name}.svg\">svg</a> <a href=\"figures/{name}.png\">png</a> <a href=\"figures/{name}.csv\">csv</a>");
-    for (stem, _) in &figure.more_csv {
-        links += &format!(" <a href=\"figures/{0}.csv\">{0}.csv</a>", escape(stem));
+fn figures_section(study: &Study, drawn: &[Drawn]) -> String {
+    let figures = || drawn.iter().filter_map(|d| if let Drawn::Figure(figure) = d { Some(figure) } else { None });
+    let mut out = String::from("<section id=\"figures\">\n<h2>Figures</h2>\n");
+    let links = figures().map(|f| format!("<li><a href=\"#fig-{}\">{}</a></li>", escape(&f.name), escape(&f.title)));
+    out += &format!("<nav class=\"figures\" aria-label=\"Figures\"><ul>{}</ul></nav>\n", links.collect::<String>());
+    let note = unequal(study).join(" ");
+    for figure in figures() {
+        out += &figure_html(figure, if DRAWS_NO_RESULT.contains(&figure.name.as_str()) { "" } else { &note });
     }
+    let skipped: Vec<String> = drawn
+        .iter()
+        .filter_map(|d| if let Drawn::Skipped { name, reason } = d { Some((name, reason)) } else { None })
+        .map(|(name, reason)| format!("<code>{}</code> ({})", escape(name), escape(reason)))
+        .collect();
+    if !skipped.is_empty() {
+        out += &format!("<p class=\"note\">Not drawn: {}.</p>\n", skipped.join(", "));
+    }
+    out + "</section>\n"
+}
+
+/// Figures of definitions and data, which no length of training changes.
+const DRAWS_NO_RESULT: [&str; 2] = ["schedules", "forward"];
+
+fn figure_html(figure: &Figure, note: &str) -> String {
+    let name = escape(&figure.name);
+    let title = escape(&figure.title);
+    let mut links: String = ["svg", "png", "csv"]
+        .iter()
+        .map(|format| format!("<a href=\"figures/{name}.{format}\" aria-label=\"{title} as {format}\">{format}</a> "))
+        .collect();
+    for (stem, _) in &figure.more_csv {
+        links += &format!("<a href=\"figures/{0}.csv\">{0}.csv</a> ", escape(stem));
+    }
+    // Photographs and samples keep their colours on a dark page.
+    let pictures = figure.scene.shapes.iter().any(|s| matches!(s, Shape::Picture { .. }));
+    let note = if note.is_empty() { String::new() } else { format!("<p class=\"mixed\">{}</p>\n", escape(note)) };
     format!(
-        "<figure id=\"fig-{name}\">\n<h3>{title}</h3>\n<div class=\"card\" tabindex=\"0\"><img src=\"figures/{name}.svg\" width=\"{w}\" height=\"{h}\" loading=\"lazy\" \
-         alt=\"{title}. The caption below says what is drawn; the numbers are in the csv.\"></div>\n<figcaption>{caption} <span class=\"links\">{links}</span></figcaption>\n</figure>\n",
-        title = escape(&figure.title),
+        "<figure id=\"fig-{name}\">\n<h3>{title}</h3>\n<a class=\"card{pictures}\" href=\"figures/{name}.svg\" title=\"Enlarge\"><img src=\"figures/{name}.svg\" \
+         width=\"{w}\" height=\"{h}\" decoding=\"async\" alt=\"{title}\" aria-describedby=\"cap-{name}\"></a>\n{note}\
+         <figcaption><span id=\"cap-{name}\">{caption}</span> <span class=\"links\">{links}</span></figcaption>\n</figure>\n",
         caption = prose(&figure.caption),
+        pictures = if pictures { " pictures" } else { "" },
         w = figure.scene.width.round(),
         h = figure.scene.height.round(),
-    )
-}
-
-fn configurations(study: &Study) -> String {
-    let mut out = String::from("<details><summary>Full configurations</summary>\n");
-    for run in study.cells.iter().flat_map(|c| &c.runs) {
-        let text = if run.data.config_text.is_empty() { "(not written yet)" } else { run.data.config_text.trim_end() };
-        out += &format!(
-            "<details><summary><code>{}</code> {}, seed {}</summary>\n<pre>{}</pre></details>\n",
-            escape(&run.data.run.run_id),
-            escape(&run.data.run.cell),
-            run.seed(),
-            escape(text)
-        );
-    }
-    out + "</details>\n"
-}
-
-/// A path as a reader elsewhere can use it: absolute ones lose their folder, which is of one machine.
-fn portable(source: &str) -> String {
-    let path = Path::new(source);
-    if path.is_absolute() { path.file_name().map_or_else(String::new, |n| n.to_string_lossy().into_owned()) } else { source.to_string() }
-}
-
-/// A word as a shell takes it.
-fn quoted(word: &str) -> String {
-    let plain = |c: char| c.is_alphanumeric() || "-_=./,:+@%[]".contains(c);
-    if !word.is_empty() && word.chars().all(plain) && !word.contains('[') {
-        word.to_string()
-    } else {
-        format!("'{}'", word.replace('\'', "'\\''"))
-    }
-}
-
-fn reproduce(study: &Study) -> String {
-    let record = &study.data.record;
-    let mut sweep = format!("ddpm-lab sweep {}", quoted(&portable(&record.source)));
-    for o in &record.overrides {
-        sweep += " ";
-        sweep += &quoted(o);
-    }
-    let report = format!("ddpm-lab report {}", quoted(&record.name));
-    let one = study.data.runs.first().map_or(String::new(), |r| format!("ddpm-lab show {}\n", quoted(&r.run.run_id)));
-    format!(
-        "<section id=\"reproduce\">\n<h2>Reproduce</h2>\n<pre>{}\n{}\n{}</pre>\n<details><summary>The experiment file</summary>\n<pre>{}</pre></details>\n</section>\n",
-        escape(&sweep),
-        escape(&report),
-        escape(&one),
-        escape(record.experiment.trim_end())
-    )
-}
-
-fn data_section(study: &Study) -> String {
-    let (split, weights) = study.metric.map_or(("test", "ema"), |m| (m.split.name(), m.weights.name()));
-    let name = serde_json::Value::from(study.data.record.name.as_str());
-    let snippet = format!(
-        "import json\nimport polars as pl\n\nname = {name}\nsweep = json.load(open(f\"results/sweeps/{{name}}.json\"))\nruns = [run[\"run_id\"] for run in sweep[\"runs\"]]\n\
-         losses = pl.scan_parquet(\"results/**/*.parquet\").filter(pl.col(\"run_id\").is_in(runs))\n\n\
-         # The bound's terms by timestep, of each run.\nterms = (\n    losses.filter(pl.col(\"split\") == \"{split}\", pl.col(\"weights\") == \"{weights}\")\n    \
-         .select(\"run_id\", \"slug\", \"seed\", \"t\", \"term\", \"vb_mean\", \"mse_mean\")\n    .sort(\"run_id\", \"t\")\n    .collect()\n)\n"
-    );
-    format!(
-        "<section id=\"data\">\n<h2>Data</h2>\n<p>Every number of every figure is in the csv beside it. The losses by timestep, step and split of each run are in \
-         <code>results/runs/&lt;slug&gt;-&lt;id&gt;/losses.parquet</code>, all with the same columns:</p>\n<pre>{}</pre>\n</section>\n",
-        escape(&snippet)
     )
 }
 
@@ -249,7 +232,11 @@ mod tests {
         let mut data = synthetic::sweep();
         data.record.source = "/home/someone/experiments/x.toml".into();
         let html = page(&data);
-        assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("<script"));
+        assert!(!html.contains("http://") && !html.contains("https://") && !html.contains("<link") && !html.contains("@import"));
+        assert_eq!(html.matches("<script").count(), 1, "the page's own");
+        for source in html.split(" src=\"").skip(1) {
+            assert!(source.starts_with("figures/"), "{}", source.chars().take(60).collect::<String>());
+        }
         assert!(!html.contains("secret") && !html.contains("/home/"), "host, command line and absolute paths stay out");
         assert!(html.contains("ddpm-lab sweep x.toml"));
     }
@@ -263,7 +250,7 @@ mod tests {
         data.runs[0].state = RunState::Failed;
         data.runs[0].manifest.as_mut().unwrap().reason = Some("<img src=x>".into());
         let html = page(&data);
-        assert!(!html.contains("<b>x</b>") && !html.contains("<script>") && !html.contains("<img src=x>"));
+        assert!(!html.contains("<b>x</b>") && !html.contains("<script>alert") && !html.contains("<img src=x>"));
         assert!(html.contains("is 1 &lt; 2 &amp; &quot;3&quot;?"));
     }
 
@@ -295,19 +282,53 @@ mod tests {
             source: "Nichol & Dhariwal 2021, Table 2".into(),
             note: "CIFAR-10".into(),
         }];
-        let html = page(&data);
+        let html = page(&data).replace('\u{a0}', " ");
         assert!(html.contains("<h1>Schedules &amp; losses</h1>") && html.contains("<title>Schedules &amp; losses · "));
         let row =
-            html.lines().find(|l| l.contains("linear · vlb</td>") && l.contains("Nichol")).expect("the row of the cell has the source");
-        assert!(row.contains("<td class=\"num\">2.94</td>"), "{row}");
+            html.lines().find(|l| l.contains("linear · vlb</th>") && l.contains("Nichol")).expect("the row of the cell has the source");
+        assert!(row.contains("<td class=\"num\" data-v=\"2.94\">2.94</td>"), "{row}");
         assert!(html.contains("bits per dim 2.94, fid 11.47") && html.contains("CIFAR-10"));
     }
 
     #[test]
-    fn words_for_the_shell_are_quoted_where_they_must_be() {
-        assert_eq!(
-            (quoted("train.lr=1e-4,1e-3"), quoted("a b"), quoted("it's")),
-            ("train.lr=1e-4,1e-3".into(), "'a b'".into(), "'it'\\''s'".into())
-        );
+    fn the_script_is_small_and_the_page_reloads_only_where_runs_go_on() {
+        assert!(SCRIPT.len() < 10_000, "{} bytes", SCRIPT.len());
+        assert!(!SCRIPT.contains("http") && !SCRIPT.contains("fetch(") && !SCRIPT.contains("</"));
+        let data = synthetic::sweep();
+        let study = Study::new(&data);
+        let (answer, drawn) = (Answer::of(&study), draw_all(&study).unwrap());
+        let (still, live) = (render(&study, &answer, &drawn), render_live(&study, &answer, &drawn, 5));
+        assert!(!still.contains("http-equiv") && !still.contains("data-live="));
+        assert!(live.contains("content=\"5\"></noscript>") && live.contains("<body data-live=\"5\">"));
+    }
+
+    #[test]
+    fn every_anchor_of_the_page_exists_and_every_id_is_given_once() {
+        let mut data = synthetic::sweep();
+        data.runs[3].state = RunState::Failed;
+        let html = page(&data);
+        let ids: Vec<&str> = html.split(" id=\"").skip(1).filter_map(|rest| rest.split('"').next()).collect();
+        for (i, id) in ids.iter().enumerate() {
+            assert!(!ids[..i].contains(id), "two elements have the id {id}");
+        }
+        for attribute in [" href=\"#", " aria-labelledby=\"", " aria-describedby=\""] {
+            for target in html.split(attribute).skip(1).filter_map(|rest| rest.split('"').next()) {
+                assert!(ids.contains(&target), "{attribute}{target} leads nowhere");
+            }
+        }
+        assert!(html.contains("href=\"#without-result\"") && !self::page(&synthetic::sweep()).contains("without-result"));
+    }
+
+    #[test]
+    fn what_makes_figures_unlike_each_other_stands_below_them() {
+        let mut data = synthetic::sweep();
+        assert!(!page(&data).contains("class=\"mixed\""));
+        data.runs[0].manifest.as_mut().unwrap().provenance.version = "0.2.0".into();
+        let html = page(&data);
+        for block in html.split("<figure id=\"fig-").skip(1) {
+            let (name, block) = block.split_once('"').unwrap();
+            let said = block.split("</figure>").next().unwrap().contains("class=\"mixed\">The runs were made by different versions");
+            assert_eq!(said, !DRAWS_NO_RESULT.contains(&name), "{name}");
+        }
     }
 }

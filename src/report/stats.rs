@@ -53,6 +53,24 @@ impl Interval {
         let deviation = self.half * (self.n as f64).sqrt() / t_quantile(self.n - 1);
         (2..=1000).find(|&n| t_quantile(n - 1) * deviation / (n as f64).sqrt() < self.mean.abs())
     }
+
+    /// How many seeds would resolve a difference that is not, in words; `None` where nothing can be said.
+    pub fn seeds_to_resolve(&self) -> Option<String> {
+        Some(match self.open_seeds()? {
+            Some(n) => format!("about {n} seeds would resolve it at this spread"),
+            None => "more than 1000 seeds would be needed at this spread".into(),
+        })
+    }
+
+    /// The same for a table: `≈ 7`, `> 1000`.
+    pub fn seeds_short(&self) -> Option<String> {
+        Some(self.open_seeds()?.map_or("> 1000".into(), |n| format!("≈ {n}")))
+    }
+
+    /// [`needed_to_resolve`](Self::needed_to_resolve) of a difference that is not resolved and not 0.
+    fn open_seeds(&self) -> Option<Option<usize>> {
+        (self.half.is_finite() && self.mean != 0.0 && !self.excludes_zero()).then(|| self.needed_to_resolve())
+    }
 }
 
 /// Two standard errors of one difference b − a of means over n units: of the pairs, and as it would be of two groups that
@@ -175,6 +193,13 @@ mod tests {
         let n = wide.needed_to_resolve().unwrap();
         // s = 1 and mean = 1: t(n−1)/√n < 1 first at n = 7 (2.447/2.646).
         assert_eq!(n, 7);
+        assert_eq!(wide.seeds_to_resolve().unwrap(), "about 7 seeds would resolve it at this spread");
+        assert_eq!(wide.seeds_short().unwrap(), "≈ 7");
         assert_eq!(Interval::of([1.0]).needed_to_resolve(), None);
+        let hopeless = Interval::of([1.001, -1.0]).seeds_to_resolve().unwrap();
+        assert!(hopeless.starts_with("more than 1000 seeds"), "{hopeless}");
+        for nothing_to_say in [vec![1.0], vec![1.0, 1.1, 0.9], vec![0.0, 0.0]] {
+            assert_eq!(Interval::of(nothing_to_say).seeds_to_resolve(), None);
+        }
     }
 }

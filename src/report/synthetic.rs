@@ -190,6 +190,7 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
             fingerprint: String::new(),
         },
         encoding: Some(Encoding::Discrete { levels: 17 }),
+        not_finite: None,
         problem: None,
     }
 }
@@ -215,6 +216,7 @@ pub fn sweep() -> SweepData {
             ],
             runs: runs.iter().map(|r| r.run.clone()).collect(),
         },
+        compared: Vec::new(),
         runs,
         forward: Ok(pictures()),
         credits: vec!["Digits, by somebody".into()],

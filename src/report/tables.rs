@@ -7,35 +7,50 @@ use super::excess::Known;
 use super::pairing::Errors;
 use super::stats::Interval;
 use super::study::{Cell, Study, axis_title, shown};
-use super::text::{decimals_for, duration, escape, fixed, grouped, plain, plus_minus, prose, signed_plus_minus};
+use super::text::{decimals_for, duration, escape, fixed, grouped, list, plain, plus_minus, prose, signed_plus_minus, value_of};
 use super::theme::Look;
+use crate::named::NamedEnum;
 use crate::record::Reference;
 use crate::store::{Provenance, RunState};
 use std::collections::BTreeMap;
 
-/// A table in a box that scrolls sideways where the screen is narrow. Columns marked `true` hold numbers.
-fn table(caption: &str, columns: &[(&str, bool)], rows: &[Vec<String>]) -> String {
+/// A table in a box that scrolls sideways where the screen is narrow. Columns marked `true` hold numbers, which carry the number
+/// they sort by; `head` is the column that names a row. `id` is the anchor, and ties the table to its caption.
+pub(super) fn table(id: &str, caption: &str, columns: &[(&str, bool)], head: Option<usize>, rows: &[Vec<String>]) -> String {
     let class = |number: bool| if number { " class=\"num\"" } else { "" };
     // The caption stands outside the box, so that it wraps where the table scrolls.
-    let caption = prose(caption);
-    let mut out =
-        format!("<p class=\"caption\">{caption}</p>\n<div class=\"scroll\" tabindex=\"0\"><table aria-label=\"{caption}\">\n<thead><tr>");
+    let mut out = format!(
+        "<p class=\"caption\" id=\"{id}-caption\">{}</p>\n<div class=\"scroll\" role=\"region\" aria-labelledby=\"{id}-caption\" tabindex=\"0\">\
+         <table id=\"{id}\" aria-labelledby=\"{id}-caption\">\n<thead><tr>",
+        prose(caption)
+    );
     for (name, number) in columns {
         out += &format!("<th scope=\"col\"{}>{}</th>", class(*number), escape(name));
     }
     out += "</tr></thead>\n<tbody>\n";
     for row in rows {
         out += "<tr>";
-        for (cell, (_, number)) in row.iter().zip(columns) {
-            out += &format!("<td{}>{cell}</td>", class(*number));
+        for (i, (cell, (_, number))) in row.iter().zip(columns).enumerate() {
+            let (open, close) = if head == Some(i) { ("th scope=\"row\"", "th") } else { ("td", "td") };
+            out += &format!("<{open}{}{}>{cell}</{close}>", class(*number), if *number { sort_value(cell) } else { String::new() });
         }
         out += "</tr>\n";
     }
     out + "</tbody></table></div>\n"
 }
 
+/// What a cell sorts by, as an attribute; nothing where it holds no number.
+fn sort_value(cell: &str) -> String {
+    let shown = cell.strip_prefix("<b>").unwrap_or(cell);
+    match value_of(shown) {
+        Some(x) if x.is_finite() => format!(" data-v=\"{}\"", plain(x)),
+        Some(x) => format!(" data-v=\"{}Infinity\"", if x < 0.0 { "-" } else { "" }),
+        None => String::new(),
+    }
+}
+
 /// A short line in the look of a cell, as in the figures.
-fn swatch(look: Look) -> String {
+pub(super) fn swatch(look: Look) -> String {
     let dash = if look.dash.is_empty() {
         String::new()
     } else {
@@ -52,14 +67,36 @@ fn interval(i: &Interval) -> String {
     if i.n == 0 { "–".into() } else { plus_minus(i.mean, i.half) }
 }
 
-/// What an interval of a difference allows to say.
-fn verdict(d: &Interval) -> &'static str {
+/// What an interval of a difference allows to say, and how many seeds would allow more.
+fn verdict(d: &Interval) -> String {
     match d.n {
-        0 => "no common seed",
-        1 => "n = 1",
-        _ if d.excludes_zero() => "resolved",
-        _ => "not resolved",
+        0 => "no common seed".into(),
+        1 => "n = 1: no claim".into(),
+        _ if d.excludes_zero() => "resolved".into(),
+        _ => match d.seeds_short() {
+            Some(seeds) => format!("not resolved, {} seeds", escape(&seeds).replace(' ', "\u{a0}")),
+            None => "not resolved".into(),
+        },
     }
+}
+
+/// Mean seconds of a finished run, over all its attempts; with other work on the machine, and so no measure of speed.
+fn time_per_run(cell: &Cell) -> String {
+    let seconds: Vec<f64> = cell.finished().filter_map(|r| r.data.manifest.as_ref()).map(|m| m.volatile.seconds).collect();
+    if seconds.is_empty() { "–".into() } else { duration(seconds.iter().sum::<f64>() / seconds.len() as f64) }
+}
+
+/// `3`, or `2 of 3` where runs are missing.
+fn seeds_of(cell: &Cell, n: usize) -> String {
+    if n == cell.runs.len() { n.to_string() } else { format!("{n} of {}", cell.runs.len()) }
+}
+
+/// Why a cell has no result: `3 diverged`, `2 failed and 1 pending`.
+fn states_of(cell: &Cell) -> String {
+    let counts = RunState::ALL.iter().map(|s| (cell.runs.iter().filter(|r| r.data.state == *s).count(), s));
+    // One that is done all the same has a bound that is not finite.
+    let word = |s: &RunState| if *s == RunState::Done { "without a finite bound".to_string() } else { s.to_string() };
+    list(&counts.filter(|(n, _)| *n > 0).map(|(n, s)| format!("{n} {}", word(s))).collect::<Vec<_>>())
 }
 
 /// The cells from best to worst; cells without a result at the end.
@@ -80,14 +117,14 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
     for (i, r) in answer.results.iter().enumerate() {
         let cell = &study.cells[r.cell];
         let (difference, says) = match &r.versus_best {
-            None => ("best".to_string(), String::new()),
-            Some(d) => (if d.n == 0 { "–".into() } else { signed_plus_minus(d.mean, d.half) }, verdict(d).to_string()),
+            None => ("0 (best)".to_string(), String::new()),
+            Some(d) => (if d.n == 0 { "–".into() } else { signed_plus_minus(d.mean, d.half) }, verdict(d)),
         };
         let mut row = vec![
             (i + 1).to_string(),
-            format!("{}{}", swatch(cell.look), escape(&cell.label)),
-            r.bits.n.to_string(),
+            format!("{}{}", swatch(cell.look), prose(&cell.label)),
             format!("<b>{}</b>", interval(&r.bits)),
+            seeds_of(cell, r.bits.n),
             difference,
             says,
             interval(&r.decoder),
@@ -102,22 +139,30 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
         if quality {
             row.extend([r.sliced_wasserstein.words(), r.mmd2.words()]);
         }
+        row.push(time_per_run(cell));
         add_published(&mut row, cell);
         rows.push(row);
     }
     for cell in study.cells.iter().filter(|c| c.finished().count() == 0) {
-        let mut row = vec!["–".into(), format!("{}{}", swatch(cell.look), escape(&cell.label)), "0".into(), "no result".into()];
-        row.resize(10 + usize::from(excess.is_some()) + if quality { 2 } else { 0 }, "–".into());
+        let mut row = vec![
+            "–".into(),
+            format!("{}{}", swatch(cell.look), prose(&cell.label)),
+            "no result".into(),
+            seeds_of(cell, 0),
+            "–".into(),
+            states_of(cell),
+        ];
+        row.resize(11 + usize::from(excess.is_some()) + if quality { 2 } else { 0 }, "–".into());
         add_published(&mut row, cell);
         rows.push(row);
     }
     let mut columns = vec![
         ("#", true),
         ("cell", false),
-        ("n", true),
         ("bits/dim", true),
+        ("n", true),
         ("− best, paired", true),
-        ("", false),
+        ("verdict", false),
         ("decoder", true),
         ("KL", true),
         ("prior", true),
@@ -138,15 +183,19 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
     if (excess.is_some() || quality) && answer.results.iter().any(|r| r.bits.n == 1) {
         notes += "; s.e. is the standard error within one run";
     }
+    columns.push(("time", true));
     if compared {
         columns.extend([("published", true), ("source", false)]);
     }
     table(
+        "ranking",
         &format!(
-            "Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds (the prior without){notes}",
+            "Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds (the prior without); decoder + KL + prior \
+             are the bound's three terms{notes}; ≈: seeds that would resolve the difference at this spread",
             study.unit()
         ),
         &columns,
+        Some(1),
         &rows,
     )
 }
@@ -179,8 +228,10 @@ pub fn published(study: &Study) -> String {
     format!(
         "<details><summary>Published values</summary>\n{}</details>\n",
         table(
+            "published",
             "Published values that the experiment file names; data, network and length of training are the publication's own",
             &[("name", false), ("cells", false), ("values", false), ("source", false), ("note", false)],
+            Some(0),
             &rows
         )
     )
@@ -196,7 +247,7 @@ pub fn comparisons(answer: &Answer) -> String {
             escape(by),
             if d.n == 0 { "–".into() } else { signed_plus_minus(d.mean, d.half) },
             d.n.to_string(),
-            verdict(d).into(),
+            verdict(d),
             seeds,
             examples,
         ]
@@ -209,7 +260,9 @@ pub fn comparisons(answer: &Answer) -> String {
         }
     }
     table(
-        "Differences along each axis in bits/dim, everything else equal, paired by seed; ± is the half-width of the 95 % t-interval, each by itself. \
+        "comparisons",
+        "Differences along each axis in bits/dim, everything else equal, paired by seed; ± is the half-width of the 95 % t-interval, each by itself; \
+         ≈: seeds that would resolve the difference at this spread. \
          Standard errors: paired / as if the cells shared nothing, over seeds and over the evaluated examples",
         &[
             ("axis", false),
@@ -217,10 +270,11 @@ pub fn comparisons(answer: &Answer) -> String {
             ("other axes", false),
             ("bits/dim", true),
             ("n", true),
-            ("", false),
+            ("verdict", false),
             ("s.e. over seeds", true),
             ("s.e. over examples", true),
         ],
+        Some(1),
         &rows,
     )
 }
@@ -244,7 +298,7 @@ pub fn runs(study: &Study) -> String {
         ("state", false),
         ("steps", true),
         ("bits/dim", true),
-        ("± s.e. images", true),
+        ("± s.e. examples", true),
         (study.error_name(), true),
         ("time", true),
         ("id", false),
@@ -265,7 +319,10 @@ pub fn runs(study: &Study) -> String {
                 state += &format!(" first non-finite value at step {}", grouped(i64::from(step)));
             }
             if let Some(reason) = reason {
-                state += &format!("<br><small>{}</small>", escape(reason));
+                state += &format!("<br><small>{}</small>", escape(reason.lines().next().unwrap_or_default()));
+            }
+            if let Some(problem) = &run.problem {
+                state += &format!("<br><small>not read in full: {}</small>", escape(problem));
             }
             row.push(run.run.seed.to_string());
             row.push(state);
@@ -288,7 +345,8 @@ pub fn runs(study: &Study) -> String {
             rows.push(row);
         }
     }
-    table("Every run; the standard error is over the evaluated images of one run", &columns, &rows)
+    let last = columns.len() - 1;
+    table("run-list", "Every run; the standard error is over the evaluated examples of one run", &columns, Some(last), &rows)
 }
 
 /// Where the numbers came from, one row for each distinct origin.
@@ -303,14 +361,19 @@ pub fn provenance(study: &Study) -> String {
     let rows: Vec<Vec<String>> =
         groups.into_iter().map(|(origin, n)| origin.iter().map(|o| escape(o)).chain([n.to_string()]).collect()).collect();
     table(
+        "origins",
         "What the runs were made with",
         &[("version", false), ("git revision", false), ("device", false), ("instruction set", false), ("threads", true), ("runs", true)],
+        None,
         &rows,
     )
 }
 
 fn origin(p: &Provenance) -> Vec<String> {
-    vec![p.version.clone(), revision(p), p.device.clone(), p.instruction_set.clone(), p.threads.to_string()]
+    // A worker that never began leaves a record without any.
+    let known = |word: &str| if word.is_empty() { "unknown".to_string() } else { word.to_string() };
+    let threads = if p.threads == 0 { "–".into() } else { p.threads.to_string() };
+    vec![known(&p.version), revision(p), known(&p.device), known(&p.instruction_set), threads]
 }
 
 /// The git revision, with a word where there were changes that it does not contain.

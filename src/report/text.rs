@@ -25,11 +25,11 @@ pub fn prose(text: &str) -> String {
     let mut out = escape(text);
     for (from, to) in [
         (" ± ", "\u{a0}±\u{a0}"),
-        ("n = ", "n\u{a0}=\u{a0}"),
+        (" · ", "\u{a0}· "),
+        (" = ", "\u{a0}=\u{a0}"),
         (" %", "\u{a0}%"),
         ("t ≤ ", "t\u{a0}≤\u{a0}"),
         ("t ≥ ", "t\u{a0}≥\u{a0}"),
-        ("t = ", "t\u{a0}=\u{a0}"),
     ] {
         out = out.replace(from, to);
     }
@@ -58,14 +58,15 @@ pub fn signed(x: f64, decimals: usize) -> String {
     if x > 0.0 && s.bytes().any(|b| (b'1'..=b'9').contains(&b)) { format!("+{s}") } else { s }
 }
 
-/// Places that show two significant digits of `uncertainty`, or four of `value` where there is none; at least 2, at most 8.
+/// Places that show two significant digits of `uncertainty` (2 to 6 of them), or four of `value` where there is none (3 to 8).
 pub fn decimals_for(value: f64, uncertainty: f64) -> usize {
     let (x, digits) = if uncertainty.is_finite() && uncertainty > 0.0 { (uncertainty, 2) } else { (value.abs(), 4) };
     if !x.is_finite() || x == 0.0 {
         return 3;
     }
     let decimals = digits - 1 - x.log10().floor() as i64;
-    decimals.clamp(if digits == 2 { 2 } else { 3 }, 8) as usize
+    let (least, most) = if digits == 2 { (2, 6) } else { (3, 8) };
+    decimals.clamp(least, most) as usize
 }
 
 /// `2.912 ± 0.013`; the mean alone where there is no interval. Below 0.0005 both share a power of ten.
@@ -155,6 +156,44 @@ pub fn duration(seconds: f64) -> String {
     if s < 3600 { format!("{}:{:02} min", s / 60, s % 60) } else { format!("{}:{:02} h", s / 3600, s % 3600 / 60) }
 }
 
+/// The number that a text of a table begins with, as this module writes numbers: for sorting. `None` where it begins with none.
+///
+/// Knows `−`, groups of three, `(1.2 ± 0.1)×10⁻⁴`, `∞`, and the durations of [`duration`], which it gives in seconds.
+pub fn value_of(shown: &str) -> Option<f64> {
+    let plain: String = shown.chars().filter(|c| *c != '\u{2009}').map(|c| if c == '−' { '-' } else { c }).collect();
+    let plain = plain.trim_start_matches(|c: char| c == '(' || c.is_whitespace());
+    let (sign, digits) = match plain.strip_prefix('-') {
+        Some(rest) => (-1.0, rest),
+        None => (1.0, plain.strip_prefix('+').unwrap_or(plain)),
+    };
+    if digits.starts_with('∞') {
+        return Some(sign * f64::INFINITY);
+    }
+    let end = digits.find(|c: char| !(c.is_ascii_digit() || c == '.')).unwrap_or(digits.len());
+    let (number, rest) = digits.split_at(end);
+    if let Some(rest) = rest.strip_prefix(':') {
+        let (whole, part): (f64, f64) = (number.parse().ok()?, rest.get(..2)?.parse().ok()?);
+        let unit = if rest.ends_with(" h") { 3600.0 } else { 60.0 };
+        return Some(whole * unit + part * unit / 60.0);
+    }
+    let (mantissa, power) = match rest.split_once("×10") {
+        _ if number == "10" && exponent_of(rest).is_some() => ("1", rest),
+        Some((_, power)) => (number, power),
+        None => (number, "⁰"),
+    };
+    // Through text, so that the number is the nearest one to what is shown.
+    let value: f64 = format!("{mantissa}e{}", exponent_of(power)?).parse().ok()?;
+    Some(sign * value)
+}
+
+/// The exponent that [`power_of_ten`] wrote, from the characters behind its 10.
+fn exponent_of(superscripts: &str) -> Option<i32> {
+    const DIGITS: [char; 10] = ['⁰', '¹', '²', '³', '⁴', '⁵', '⁶', '⁷', '⁸', '⁹'];
+    let digit = |c: char| DIGITS.iter().position(|d| *d == c).and_then(|d| char::from_digit(d as u32, 10));
+    let text: String = superscripts.chars().map_while(|c| if c == '⁻' { Some('-') } else { digit(c) }).collect();
+    text.parse().ok()
+}
+
 /// A number for a csv file: the shortest form that reads back exactly; empty where there is none.
 pub fn plain(x: f64) -> String {
     if x.is_nan() {
@@ -230,6 +269,7 @@ mod tests {
         assert_eq!(plus_minus(0.000_123_4, f64::NAN), "1.234×10⁻⁴");
         assert_eq!(signed_plus_minus(2.82e-6, 0.04e-6), "(+2.820 ± 0.040)×10⁻⁶");
         assert_eq!(plus_minus(0.0, 0.0), "0.000 ± 0.000");
+        assert_eq!(plus_minus(4.339_930_33, 0.000_000_7), "4.339930 ± 0.000001", "a lucky pair of seeds");
     }
 
     #[test]
@@ -272,6 +312,26 @@ mod tests {
             (duration(3.21), duration(247.0), duration(7500.0), duration(f64::NAN)),
             ("3.2 s".into(), "4:07 min".into(), "2:05 h".into(), "–".into())
         );
+    }
+
+    #[test]
+    fn what_is_shown_sorts_as_the_number_it_is() {
+        for (x, half) in [(2.91234, 0.0134), (-0.5, 0.00021), (2.82e-6, 0.04e-6), (-3e-5, f64::NAN), (0.0, f64::NAN), (123.4, 35.0)] {
+            for shown in [plus_minus(x, half), signed_plus_minus(x, half)] {
+                let read = value_of(&shown).unwrap();
+                assert!((read - x).abs() <= 1e-3 * x.abs().max(1e-9), "{shown}: {read} against {x}");
+            }
+        }
+        for x in [0.4, 59.9, 61.0, 247.0, 3599.0, 3600.0, 7500.0, 360_000.0] {
+            let read = value_of(&duration(x)).unwrap();
+            assert!((read - x).abs() <= 30.0_f64.min(0.02 * x + 0.05), "{}: {read} against {x}", duration(x));
+        }
+        assert_eq!(
+            (value_of("12\u{2009}345 of 20\u{2009}000"), value_of("2 of 3"), value_of("0 (best)")),
+            (Some(12345.0), Some(2.0), Some(0.0))
+        );
+        assert_eq!((value_of("−∞"), value_of("10⁻⁴"), value_of("3×10⁻⁵")), (Some(f64::NEG_INFINITY), Some(1e-4), Some(3e-5)));
+        assert_eq!((value_of("–"), value_of("no result"), value_of("")), (None, None, None));
     }
 
     #[test]

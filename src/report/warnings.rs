@@ -6,30 +6,31 @@ use super::text::{count, list};
 use crate::data::Encoding;
 use crate::record::{Evaluation, Split};
 use crate::store::RunState;
+use std::collections::BTreeSet;
+
+/// Unreadable runs that are told one by one.
+const MOST_TOLD: usize = 3;
 
 /// In order of weight; empty where all is as it should be.
 pub fn warnings(study: &Study) -> Vec<String> {
     let mut all = Vec::new();
     let runs = &study.data.runs;
     let in_state = |s: RunState| runs.iter().filter(|r| r.state == s).count();
-    for run in runs {
-        if let Some(problem) = &run.problem {
-            all.push(format!("Run {} could not be read in full: {problem}.", run.run.run_id));
-        }
+    let unread: Vec<(&str, &str)> = runs.iter().filter_map(|r| Some((r.run.run_id.as_str(), r.problem.as_deref()?))).collect();
+    for (id, problem) in unread.iter().take(MOST_TOLD) {
+        all.push(format!("Run {id} could not be read in full: {problem}."));
+    }
+    if let more @ 1.. = unread.len().saturating_sub(MOST_TOLD) {
+        all.push(format!("{} more could not be read in full; the table of runs says why.", count(more, "run")));
     }
     let open = in_state(RunState::Pending) + in_state(RunState::Running) + in_state(RunState::Resumable);
     if open > 0 {
         all.push(format!("The sweep is not complete: {} of {} still to be done. The answer may change.", count(open, "run"), runs.len()));
     }
-    for (state, words) in [(RunState::Failed, "failed"), (RunState::Diverged, "diverged")] {
-        let n = in_state(state);
-        if n > 0 {
-            all.push(format!(
-                "{} {words} and {} not in the means; see the table of runs.",
-                count(n, "run"),
-                if n == 1 { "is" } else { "are" }
-            ));
-        }
+    let ended = [(RunState::Failed, "failed"), (RunState::Diverged, "diverged")].map(|(state, word)| (in_state(state), word));
+    let ended: Vec<String> = ended.iter().filter(|(n, _)| *n > 0).map(|(n, word)| format!("{} {word}", count(*n, "run"))).collect();
+    if !ended.is_empty() {
+        all.push(format!("{}, in no mean: “Runs without a result” tells where and why.", list(&ended)));
     }
     let results: Vec<&Evaluation> = study.cells.iter().flat_map(|c| c.runs.iter().filter_map(|r| r.result)).collect();
     let not_finite = runs.iter().filter(|r| r.state == RunState::Done).count().saturating_sub(results.len());
@@ -48,18 +49,13 @@ pub fn warnings(study: &Study) -> Vec<String> {
         all.push("No run has a test evaluation yet: cells are judged on validation images.".into());
     }
     let finished = || study.cells.iter().flat_map(|c| c.finished());
-    mixed(&mut all, "The runs were trained for unequal numbers of steps", finished().filter_map(|r| Some(r.result?.step.to_string())));
+    all.extend(unequal(study));
     mixed(
         &mut all,
         "The final evaluations differ in images, timesteps or noise draws",
         results.iter().map(|e| format!("{} images, {} draws", e.images, e.draws)),
     );
     let manifests = || finished().filter_map(|r| r.data.manifest.as_ref()).map(|m| &m.provenance);
-    mixed(
-        &mut all,
-        "The runs were made by different versions of the program",
-        manifests().map(|p| format!("{} at {}", p.version, revision(p))),
-    );
     mixed(
         &mut all,
         "The runs were made on different kinds of device",
@@ -83,11 +79,36 @@ pub fn warnings(study: &Study) -> Vec<String> {
     all
 }
 
+/// What makes the lines of one figure unlike each other although no axis says so: unequal lengths of training, other code.
+/// It stands among the warnings, and below every figure that draws results.
+pub fn unequal(study: &Study) -> Vec<String> {
+    let mut all = Vec::new();
+    let finished = || study.cells.iter().flat_map(|c| c.finished());
+    let steps_vary = study.cells.iter().flat_map(|c| &c.axes).any(|(key, _)| key == "train.steps");
+    let words = if steps_vary {
+        "The cells were trained for unequal numbers of steps, as the experiment asks"
+    } else {
+        "The runs were trained for unequal numbers of steps"
+    };
+    mixed(&mut all, words, finished().filter_map(|r| Some(r.result?.step)).collect::<BTreeSet<i64>>().iter().map(i64::to_string));
+    let manifests = || finished().filter_map(|r| r.data.manifest.as_ref()).map(|m| &m.provenance);
+    mixed(
+        &mut all,
+        "The runs were made by different versions of the program",
+        manifests().map(|p| format!("{} at {}", p.version, revision(p))),
+    );
+    all
+}
+
 /// A warning where there is more than one value.
 fn mixed(all: &mut Vec<String>, words: &str, values: impl Iterator<Item = String>) {
-    let mut values: Vec<String> = values.collect();
-    values.sort();
-    values.dedup();
+    let mut distinct: Vec<String> = Vec::new();
+    for value in values {
+        if !distinct.contains(&value) {
+            distinct.push(value);
+        }
+    }
+    let values = distinct;
     if values.len() > 1 {
         all.push(format!("{words}: {}.", list(&values)));
     }
@@ -118,12 +139,22 @@ mod tests {
         for words in [
             "different versions",
             "unequal numbers of steps: 4000 and 4001",
-            "1 run diverged and is",
+            "1 run diverged, in no mean",
             "1 run of 24",
             "3 non-finite",
             "mixes continuous",
         ] {
             assert!(said.contains(words), "{words:?} is missing in\n{said}");
         }
+        assert_eq!(unequal(&Study::new(&data)).len(), 2, "below the figures, what is of the figures");
+    }
+
+    #[test]
+    fn many_unreadable_runs_do_not_bury_the_answer() {
+        let mut data = synthetic::sweep();
+        data.runs.iter_mut().for_each(|r| r.problem = Some("torn".into()));
+        let said = warnings(&Study::new(&data));
+        assert_eq!(said.len(), MOST_TOLD + 1, "{said:?}");
+        assert!(said[MOST_TOLD].starts_with("21 runs more"), "{said:?}");
     }
 }

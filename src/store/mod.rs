@@ -59,7 +59,7 @@ pub use error::StoreError;
 pub use listing::{DAMAGED, Listed, list};
 pub use lock::RunLock;
 pub use migrate::{MIGRATIONS, Migrated, Migration};
-pub use recorder::{LOSSES, read_fresh_rows, read_losses, read_rows, write_fresh_rows, write_losses, write_rows};
+pub use recorder::{LOSSES, read_committed_losses, read_fresh_rows, read_losses, read_rows, write_fresh_rows, write_losses, write_rows};
 pub use results::ResultsStore;
 pub use run_dir::{Damage, RunDir, is_run_id};
 pub use schema::{ColumnSpec, RunColumns, columns};
