@@ -33,12 +33,14 @@ struct Side {
     evaluation: Option<Evaluation>,
 }
 
+/// A value, and its standard error where there is one.
+type Measured = (f64, Option<f64>);
+
 /// A number of both runs.
 struct Metric {
     key: &'static str,
     label: &'static str,
-    /// Value, and its standard error where there is one.
-    sides: [Option<(f64, Option<f64>)>; 2],
+    sides: [Option<Measured>; 2],
     /// Of the difference.
     error: Option<PairedError>,
     decimals: usize,
@@ -100,7 +102,7 @@ impl Side {
 }
 
 fn metrics(a: &Side, b: &Side, error: Option<PairedError>) -> Vec<Metric> {
-    let of = |number: &dyn Fn(&Evaluation) -> Option<(f64, Option<f64>)>| {
+    let of = |number: &dyn Fn(&Evaluation) -> Option<Measured>| {
         [a, b].map(|side| side.evaluation.as_ref().and_then(number).filter(|(x, _)| x.is_finite()))
     };
     let plain = |key, label, decimals, number: fn(&Evaluation) -> f64| Metric {
@@ -145,7 +147,7 @@ fn results(a: &Side, b: &Side, metrics: &[Metric], error: Option<PairedError>) -
     }
     for metric in metrics {
         let d = metric.decimals;
-        let cell = |side: Option<(f64, Option<f64>)>| match side {
+        let cell = |side: Option<Measured>| match side {
             Some((x, Some(error))) => format!("{x:.d$} ± {error:.d$}"),
             Some((x, None)) => format!("{x:.d$}"),
             None => dash(),
@@ -218,8 +220,8 @@ fn json(a: &Side, b: &Side, keys: &[(&'static str, String, String)], metrics: &[
         })
         .collect();
     let metric = |m: &Metric| {
-        let value = |side: Option<(f64, Option<f64>)>| side.map(|(x, _)| x);
-        let error = |side: Option<(f64, Option<f64>)>| side.and_then(|(_, e)| e);
+        let value = |side: Option<Measured>| side.map(|(x, _)| x);
+        let error = |side: Option<Measured>| side.and_then(|(_, e)| e);
         json!({
             "a": value(m.sides[0]), "a_se": error(m.sides[0]), "b": value(m.sides[1]), "b_se": error(m.sides[1]),
             "difference": m.difference(), "difference_se": m.error.map(|e| e.paired), "unpaired_se": m.error.map(|e| e.unpaired),

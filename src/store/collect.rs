@@ -287,7 +287,7 @@ mod tests {
         assert_eq!(tables(store.root()).len(), 3);
         let freed = store.collect(&garbage).unwrap();
         assert_eq!((freed.runs, freed.bytes, freed.held), (2, garbage.bytes(), vec![]));
-        assert_eq!(store.runs().unwrap(), [a.clone()]);
+        assert_eq!(store.runs().unwrap(), std::slice::from_ref(&a));
         assert_eq!(fs::list(&store.root().join("runs")).unwrap(), [a.path()]);
         assert!(store.garbage(&keep, false).unwrap().is_empty());
     }

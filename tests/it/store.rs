@@ -4,7 +4,7 @@ use crate::lab::{Lab, TINY, name};
 use crate::training::interrupted_after;
 use ddpm_lab::store::{ResultsStore, RunDir};
 use serde_json::Value;
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::Command;
 
 /// [`TINY`] on points with a small network: a sweep of tenths of a second.
@@ -457,7 +457,7 @@ fn a_run_knows_the_revision_the_changes_and_the_program_it_came_from() {
 }
 
 /// A record without what may differ between two equal runs.
-fn lasting(run: &PathBuf) -> Value {
+fn lasting(run: &Path) -> Value {
     let mut record = record(run);
     let fields = record.as_object_mut().unwrap();
     assert!(fields.remove("volatile").is_some() && fields.remove("blake3").is_some(), "its hash is of all of it");
