@@ -78,6 +78,10 @@ check: _tools
 bench-report: _quiet_build
     cargo test --locked --test it -- --ignored --exact --nocapture report_speed::the_report_of_a_hundred_runs
 
+# Ten thousand finished runs, and the commands that look at a whole store, timed: just bench-store [--cells N]
+bench-store *args: _quiet_build
+    @python3 benches/ten_thousand_runs.py --lab {{lab}} "$@"
+
 # Steps, predictions and sweeps against PyTorch, interleaved; makes .bench/ with torch and diffusers the first time.
 bench-torch *args: _quiet_build
     @[ -x .bench/bin/python ] || (python3 -m venv .bench && .bench/bin/pip install --quiet torch diffusers numpy)

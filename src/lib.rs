@@ -19,7 +19,7 @@
 //! | 1 | [`data`] | embedded sets, toys, HDF5, importers, pictures of examples |
 //! | 2 | [`config`] | experiment file → grid → complete [`config::RunConfig`] with its identity |
 //! | 3 | [`train`] | the loop, checkpoints, trained runs read back, the floor of their loss, the device |
-//! | 3 | [`store`] | the results folder: atomic files, locks, Parquet |
+//! | 3 | [`store`] | the results folder: atomic files, locks, Parquet; what is damaged in it, what may go, older layouts |
 //! | 4 | [`sweep`] | what is left to do, one process per run, progress, signals |
 //! | 4 | [`report`] | figures, comparison, the HTML page |
 //! | 5 | [`cli`] | arguments, messages, exit codes |
@@ -47,6 +47,7 @@
 //!   unweighted, for every loss variant alike.
 //! - Nothing in `losses.parquet` knows of a clock, a host or a path; `run.json` is written last and commits a run.
 //! - "Running" is a held file lock, never a word in a file.
+//! - Nothing is deleted but what no experiment, sweep or hand names, by whoever holds its lock, the table first.
 //! - `report` starts no run, `store` calls no trainer, `train` reads no other run's results.
 //!
 //! # References

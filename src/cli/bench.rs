@@ -61,12 +61,10 @@ pub fn bench(args: &BenchArgs) -> Result<i32, CliError> {
             stop: &stop,
             provenance: Provenance {
                 version: env!("CARGO_PKG_VERSION").to_owned(),
-                git_revision: None,
-                git_dirty: None,
                 device: device_name.clone(),
                 instruction_set: instruction_set().to_owned(),
                 threads,
-                command: Vec::new(),
+                ..Provenance::default()
             },
             host: String::new(),
             now: || 0.0,

@@ -9,6 +9,8 @@ pub mod exit {
     pub const INTERNAL: i32 = 1;
     pub const BAD_INPUT: i32 = 2;
     pub const NOTHING_MATCHED: i32 = 4;
+    /// Not all could be done now; the same command goes on.
+    pub const RESUMABLE: i32 = 75;
     pub const SOME_FAILED: i32 = 100;
 }
 

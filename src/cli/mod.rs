@@ -5,13 +5,18 @@
 mod bench;
 mod cells;
 mod data;
+mod diff;
+mod doctor;
 mod error;
 mod evaluate;
+mod gc;
 mod inspect;
 mod mask;
+mod migrate;
 mod output;
 mod plan;
 mod posterior;
+mod provenance;
 mod report;
 mod runs;
 mod sample;
@@ -32,7 +37,8 @@ Start here:
   ddpm-lab report                                   results/reports/<name>/index.html
 
 Exit codes: 0 done, 1 internal error, 2 bad input, 4 nothing matched, 75 stopped by --stop-after, USR1 or USR2,
-100 some run failed or diverged, 128 + N stopped by signal N (130: Ctrl-C). What was stopped, the same command goes on with.";
+100 some run failed or diverged (doctor: something is wrong), 128 + N stopped by signal N (130: Ctrl-C).
+What was stopped, the same command goes on with.";
 
 /// A research harness for denoising diffusion models: experiment grids in, per-timestep losses and figures out.
 #[derive(Parser)]
@@ -54,6 +60,14 @@ enum Command {
     Ls(runs::LsArgs),
     /// Show one run: configuration, state, results, files.
     Show(runs::ShowArgs),
+    /// Two runs side by side: the keys in which they differ, the results, and the error of their difference.
+    Diff(diff::DiffArgs),
+    /// Say what of the store no experiment and no sweep names, and delete it with --yes.
+    Gc(gc::GcArgs),
+    /// Check every file of the store against its record, and say what a sweep does about what is wrong.
+    Doctor(doctor::DoctorArgs),
+    /// Bring a store of an older layout up to date.
+    Migrate(migrate::MigrateArgs),
     /// Evaluate the bound of a trained run again: any split, any timesteps, with its error, its floor, rate and distortion.
     Evaluate(evaluate::EvaluateArgs),
     /// Draw from a trained run: samples, their way from noise, between latents, there and back.
@@ -171,6 +185,10 @@ pub fn main() -> i32 {
         Command::Report(args) => report::report(args),
         Command::Ls(args) => runs::ls(args),
         Command::Show(args) => runs::show(args),
+        Command::Diff(args) => diff::diff(args),
+        Command::Gc(args) => gc::gc(args),
+        Command::Doctor(args) => doctor::doctor(args),
+        Command::Migrate(args) => migrate::migrate(args),
         Command::Evaluate(args) => evaluate::evaluate(args),
         Command::Sample(args) => on_all_cores(|| sample::sample(args)),
         Command::Posterior(args) => on_all_cores(|| posterior::posterior(args)),

@@ -1,6 +1,7 @@
 //! `sweep`: run what an experiment file asks for and the store does not have.
 
 use super::output::{complain, print, stderr_colour};
+use super::provenance::of_command;
 use super::worker::NO_CUDA_HELP;
 use super::{CliError, PickArgs, StoreArgs, exit, load_picked, plan, report};
 use crate::config::{Grid, GridRun};
@@ -8,6 +9,7 @@ use crate::named_enum;
 use crate::store::{ResultsStore, SCHEMA, SweepRecord, SweepRun, fault};
 use crate::sweep::{Options, Plan, PlannedRun, Progress, ProgressMode, StopReason, StopRequest, WorkerCommand, execute, parse_duration};
 use crate::train::{DeviceChoice, needs_cuda};
+use rayon::prelude::*;
 use std::collections::BTreeSet;
 use std::io::IsTerminal;
 use std::path::{Path, PathBuf};
@@ -132,12 +134,13 @@ pub fn sweep(args: &SweepArgs) -> Result<i32, CliError> {
     let threads = args.threads.unwrap_or(share).max(1);
     let program = std::env::current_exe().map_err(|e| CliError::Internal(format!("this program cannot find itself: {e}")))?;
     let typed: Vec<String> = std::env::args().collect();
-    let command = serde_json::to_string(&typed).map_err(|e| CliError::Internal(e.to_string()))?;
+    let provenance = of_command(&store, typed.clone())?;
+    let provenance = serde_json::to_string(&provenance).map_err(|e| CliError::Internal(e.to_string()))?;
     let worker = |dir: &Path| {
         let mut worker_args: Vec<std::ffi::OsString> = vec!["worker".into(), "--run-dir".into(), dir.into()];
         worker_args.extend(["--device".into(), args.device.to_string().into(), "--threads".into(), threads.to_string().into()]);
         worker_args.extend(["--checkpoint-every".into(), grid.run.checkpoint_every.to_string().into()]);
-        worker_args.extend(["--command".into(), command.clone().into()]);
+        worker_args.extend(["--provenance".into(), provenance.clone().into()]);
         if args.allow_code_change {
             worker_args.push("--allow-code-change".into());
         }
@@ -224,7 +227,7 @@ fn write_index(store: &ResultsStore) {
 /// The picked runs of a grid, as the store and the workers need them.
 pub fn planned(grid: &Grid) -> Vec<PlannedRun> {
     grid.runs
-        .iter()
+        .par_iter()
         .filter(|run| run.picked)
         .map(|run| PlannedRun {
             id: run.id.0.clone(),

@@ -2,14 +2,14 @@
 //! "checkpoint and stop". Events go to standard output as JSON lines, messages to standard error (the run's `log.txt`).
 
 use super::CliError;
+use super::provenance::on_device;
 use crate::config::RunConfig;
 use crate::record::Event;
 use crate::store::{Provenance, RunDir, Status, fault};
 use crate::sweep::exit as worker_exit;
 use crate::sweep::worker::{StopFlag, emit};
-use crate::train::{DeviceChoice, Outcome, RunOptions, TrainError, Trainer, instruction_set};
+use crate::train::{DeviceChoice, Outcome, RunOptions, TrainError, Trainer};
 use std::path::PathBuf;
-use std::process::Command;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 #[derive(clap::Args)]
@@ -26,9 +26,9 @@ pub struct WorkerArgs {
     keep: bool,
     #[arg(long)]
     allow_code_change: bool,
-    /// The command that the user typed, for the record: a JSON array.
-    #[arg(long, default_value = "[]")]
-    command: String,
+    /// What the sweep knows of where the numbers come from, as in `run.json`.
+    #[arg(long)]
+    provenance: Option<String>,
 }
 
 /// What to do about a setting that only CUDA computes.
@@ -58,6 +58,9 @@ fn train(args: &WorkerArgs) -> Result<i32, CliError> {
     }
     let (device, name) = args.device.open().map_err(|e| CliError::Input { message: e.to_string(), help: None })?;
     let flag = stop.flag();
+    let told: Option<Provenance> =
+        args.provenance.as_deref().map(serde_json::from_str).transpose().map_err(|e| CliError::Internal(format!("--provenance: {e}")))?;
+    let told = told.unwrap_or_default();
     let options = RunOptions {
         device: &device,
         threads: args.threads.max(1),
@@ -65,15 +68,7 @@ fn train(args: &WorkerArgs) -> Result<i32, CliError> {
         keep: args.keep,
         allow_code_change: args.allow_code_change,
         stop: &flag,
-        provenance: Provenance {
-            version: env!("CARGO_PKG_VERSION").to_owned(),
-            git_revision: git(&["rev-parse", "HEAD"]),
-            git_dirty: git(&["status", "--porcelain", "--untracked-files=no"]).map(|out| !out.is_empty()),
-            device: name,
-            instruction_set: instruction_set().to_owned(),
-            threads: args.threads,
-            command: serde_json::from_str(&args.command).map_err(|e| CliError::Internal(format!("--command: {e}")))?,
-        },
+        provenance: on_device(told, &device, name, args.threads),
         host: std::fs::read_to_string("/proc/sys/kernel/hostname").map(|h| h.trim().to_owned()).unwrap_or_default(),
         now: || SystemTime::now().duration_since(UNIX_EPOCH).map_or(0.0, |d| d.as_secs_f64()),
     };
@@ -87,10 +82,4 @@ fn train(args: &WorkerArgs) -> Result<i32, CliError> {
         Outcome::Interrupted { .. } => worker_exit::INTERRUPTED,
         Outcome::Diverged { .. } => worker_exit::DIVERGED,
     })
-}
-
-/// What git says about the working folder; `None` where there is no git or no repository.
-fn git(args: &[&str]) -> Option<String> {
-    let output = Command::new("git").args(args).output().ok().filter(|o| o.status.success())?;
-    Some(String::from_utf8_lossy(&output.stdout).trim().to_owned())
 }

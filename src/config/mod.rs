@@ -18,6 +18,7 @@ mod only;
 mod overrides;
 pub mod reference;
 pub mod run;
+pub mod stored;
 mod suggest;
 pub mod sweep_file;
 mod syntax;
@@ -27,6 +28,7 @@ pub use error::{ConfigErrors, Fault};
 pub use extends::Extended;
 pub use grid::{FileSettings, Grid, GridRun, Inspect, ReportSettings, RunSettings, from_record, from_text, load};
 pub use run::*;
+pub use stored::StoredConfig;
 
 #[cfg(test)]
 mod combine_laws;

@@ -4,11 +4,12 @@
 
 use super::error::{ConfigErrors, Fault, Origin, Sources};
 use super::grid::{Grid, GridRun};
-use super::keys::{self, KEYS, KeySpec};
+use super::keys::{self, KeySpec};
 use super::overrides::{readable, split, trim};
 use super::run::RunConfig;
+use super::stored::key_named;
 use super::suggest;
-use super::sweep_file::{AnyKey, Reader, listed};
+use super::sweep_file::{Reader, listed};
 use super::value::plain;
 use crate::record::CASE;
 
@@ -23,11 +24,10 @@ enum Of {
 impl Of {
     /// The full key, its short name in cells, `case` or `seed`.
     fn find(name: &str) -> Option<Self> {
-        match (name, AnyKey::find(name)) {
-            (CASE, _) => Some(Self::Case),
-            ("seed" | "seeds", _) => Some(Self::Seed),
-            (_, Some(AnyKey::Run(spec))) => Some(Self::Key(spec)),
-            _ => KEYS.iter().find(|spec| keys::label(spec) == name).map(Self::Key),
+        match name {
+            CASE => Some(Self::Case),
+            "seed" | "seeds" => Some(Self::Seed),
+            _ => key_named(name).map(Self::Key),
         }
     }
 

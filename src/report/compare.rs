@@ -5,12 +5,13 @@
 //! No claim is made from one seed. Intervals stand each for itself: no correction for their number. What pairing gains is
 //! told by two standard errors of every difference, over seeds and over the evaluated examples: [`Errors`].
 
+use super::excess::Excess;
 use super::pairing::Errors;
 use super::stats::Interval;
 use super::study::{Cell, Study, axis_title, shown, value_words};
 use super::text;
 use super::where_in_t::Attribution;
-use crate::record::Evaluation;
+use crate::record::{Evaluation, SampleQuality};
 use std::collections::{BTreeMap, BTreeSet};
 
 /// A cell's final numbers over its seeds.
@@ -25,8 +26,38 @@ pub struct CellResult {
     pub eps_mse: Interval,
     /// Standard error over the evaluated images, mean over seeds.
     pub image_se: f64,
+    /// Distances of the final samples from held-out data; n = 0 where they were not measured.
+    pub sliced_wasserstein: Measured,
+    pub mmd2: Measured,
     /// Paired difference to the best cell; `None` for the best itself.
     pub versus_best: Option<Interval>,
+}
+
+/// A number that each run knows to within an error of its own.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Measured {
+    pub seeds: Interval,
+    /// Standard error within one run, mean over seeds.
+    pub error: f64,
+}
+
+impl Measured {
+    fn of(cell: &Cell, value: fn(&SampleQuality) -> f64, error: fn(&SampleQuality) -> f64) -> Self {
+        let over = |f: fn(&SampleQuality) -> f64| cell.interval(|e| e.samples.as_ref().map_or(f64::NAN, f));
+        Self { seeds: over(value), error: over(error).mean }
+    }
+
+    /// With the interval over seeds, or of one seed with the standard error within it.
+    pub fn words(&self) -> String {
+        match self.seeds.n {
+            0 => "–".into(),
+            1 if self.error.is_finite() => {
+                let d = text::decimals_for(self.seeds.mean, self.error);
+                format!("{} (s.e. {})", text::fixed(self.seeds.mean, d), text::fixed(self.error, d))
+            }
+            _ => text::plus_minus(self.seeds.mean, self.seeds.half),
+        }
+    }
 }
 
 /// The effect of changing one axis from `a` to `b` with everything else equal: b − a in bits/dim.
@@ -54,6 +85,8 @@ pub struct Answer {
     /// Best first.
     pub results: Vec<CellResult>,
     pub comparisons: Vec<Comparison>,
+    /// How far from the least loss, where that is known.
+    pub excess: Option<Excess>,
     /// What may be said, in words.
     pub sentences: Vec<String>,
 }
@@ -62,8 +95,11 @@ impl Answer {
     pub fn of(study: &Study) -> Self {
         let results = ranked(study);
         let comparisons = comparisons(study);
-        let sentences = sentences(study, &results);
-        Self { results, comparisons, sentences }
+        let excess = Excess::of(study);
+        let mut sentences = sentences(study, &results);
+        let ranked: Vec<usize> = results.iter().map(|r| r.cell).collect();
+        sentences.extend(excess.as_ref().and_then(|e| e.sentence(study, &ranked)));
+        Self { results, comparisons, excess, sentences }
     }
 }
 
@@ -87,6 +123,8 @@ fn ranked(study: &Study) -> Vec<CellResult> {
             prior: cell.interval(|e| e.prior),
             eps_mse: cell.interval(|e| e.eps_mse),
             image_se: cell.interval(|e| e.bits_per_dim_se).mean,
+            sliced_wasserstein: Measured::of(cell, |q| q.sliced_wasserstein, |q| q.sliced_wasserstein_se),
+            mmd2: Measured::of(cell, |q| q.mmd2, |q| q.mmd2_se),
             versus_best: None,
         })
         .collect();

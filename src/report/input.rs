@@ -3,6 +3,7 @@
 //! Start at [`SweepData`]. [`load`](super::load) fills it from a store, tests build it by hand; nothing below this
 //! reads a result file.
 
+use super::history::History;
 use crate::data::{DataSpec, Encoding, Shape};
 use crate::diffusion::{Kernel, ScheduleKind, ScheduleSpec};
 use crate::record::Evaluation;
@@ -15,19 +16,26 @@ pub struct RunData {
     pub run: SweepRun,
     pub state: RunState,
     pub manifest: Option<Manifest>,
+    /// Of each kind of evaluation the last; training windows and the evaluations in between are in `history` alone.
     pub losses: LossTable,
+    /// Training by step, from the whole table.
+    pub history: History,
     /// In the order they were made.
     pub evaluations: Vec<Evaluation>,
     /// The run's complete configuration; empty for a run that has no folder yet.
     pub config_text: String,
     /// Sample grids with their steps.
     pub samples: Vec<(i64, PathBuf)>,
+    /// What the final samples went through, where the run has kept it.
+    pub reverse: Option<Reverse>,
     /// T.
     pub timesteps: u32,
     pub schedule: ScheduleKind,
     /// The schedule with its options and T.
     pub noise: ScheduleSpec,
     pub kernel: Kernel,
+    /// The bits/dim at t = 1 that a fixed variance costs whatever the network; `None` where it is learned or the data has no levels.
+    pub decoder_floor: Option<f64>,
     pub data: DataSpec,
     /// Whether bits are of integers or differential; `None` where the data cannot be looked at.
     pub encoding: Option<Encoding>,
@@ -87,4 +95,29 @@ impl SweepData {
     pub fn sweeps(&self) -> &[SweepRecord] {
         if self.compared.is_empty() { std::slice::from_ref(&self.record) } else { &self.compared }
     }
+}
+
+/// The way of the final samples from noise to data.
+#[derive(Clone, Debug, PartialEq)]
+pub enum Reverse {
+    /// A sheet of pictures, x_t above the predicted x_0 of so many samples, by the timesteps of its columns.
+    Pictures { timesteps: Vec<u32>, samples: usize, sheet: PathBuf },
+    /// Points of the plane at each kept t, and the score there.
+    Points { frames: Vec<PointFrame>, field: Vec<Arrow> },
+}
+
+/// All points at one t; t = 0 are the samples.
+#[derive(Clone, Debug, PartialEq)]
+pub struct PointFrame {
+    pub t: u32,
+    pub x_t: Vec<[f32; 2]>,
+    pub x0: Vec<[f32; 2]>,
+}
+
+/// The learned score at one place.
+#[derive(Clone, Copy, Debug, PartialEq)]
+pub struct Arrow {
+    pub t: u32,
+    pub at: [f32; 2],
+    pub score: [f32; 2],
 }

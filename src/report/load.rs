@@ -4,14 +4,17 @@
 //! must not hide the rest of a sweep.
 
 use super::ReportError;
-use super::input::{ForwardExamples, NotFinite, RunData, SweepData};
+use super::history::History;
+use super::input::{Arrow, ForwardExamples, NotFinite, PointFrame, Reverse, RunData, SweepData};
 use crate::config::{self, RunConfig};
 use crate::data::{self, DataSpec, Dataset};
 use crate::diffusion::Kernel;
+use crate::diffusion::preflight::Preflight;
 use crate::named::NamedEnum;
 use crate::record::{Evaluation, Split, Weights};
 use crate::rng::{self, Purpose};
 use crate::store::{LOSSES, LossTable, Manifest, ResultsStore, RunDir, RunState, SweepRecord, SweepRun, fs, read_committed_losses};
+use crate::train;
 use rayon::prelude::*;
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -59,13 +62,16 @@ pub fn load(store: &ResultsStore, name: &str) -> Result<SweepData, ReportError> 
             state: part.state,
             manifest: part.manifest,
             losses: part.losses,
+            history: part.history,
             evaluations: part.evaluations,
             config_text: part.config_text,
             samples: part.samples,
+            reverse: part.reverse,
             timesteps: config.diffusion.timesteps,
             schedule: config.diffusion.schedule,
             noise: config.diffusion.noise(),
             kernel: config.diffusion.kernel,
+            decoder_floor: encoding.and_then(|e| Preflight::of(&config.diffusion, e).ok()?.decoder_floor),
             data: config.data,
             encoding,
             not_finite: part.not_finite,
@@ -91,11 +97,13 @@ struct Part {
     state: RunState,
     manifest: Option<Manifest>,
     losses: LossTable,
+    history: History,
     evaluations: Vec<Evaluation>,
     config_text: String,
     config: Option<RunConfig>,
     samples: Vec<(i64, PathBuf)>,
     not_finite: Option<NotFinite>,
+    reverse: Option<Reverse>,
     problem: Option<String>,
 }
 
@@ -104,11 +112,13 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
         state: RunState::Pending,
         manifest: None,
         losses: LossTable::default(),
+        history: History::default(),
         evaluations: Vec::new(),
         config_text: String::new(),
         config: None,
         samples: Vec::new(),
         not_finite: None,
+        reverse: None,
         problem: None,
     };
     let Some(dir) = folder else { return part };
@@ -149,7 +159,10 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
         match read_committed_losses(dir.path(), committed) {
             Ok(losses) => {
                 part.not_finite = NotFinite::of(&losses);
-                part.losses = thinned(losses);
+                // Without a configuration the largest t that was seen.
+                let seen = || losses.t.iter().copied().max().unwrap_or(1);
+                part.history = History::of(&losses, part.config.as_ref().map_or_else(seen, |c| c.diffusion.timesteps));
+                part.losses = thinned(&losses);
             }
             Err(e) => note(e.to_string()),
         }
@@ -160,6 +173,12 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
         Ok(samples) => part.samples = samples,
         Err(e) => note(e.to_string()),
     }
+    if let Some(config) = &part.config {
+        match reverse(dir, config) {
+            Ok(reverse) => part.reverse = reverse,
+            Err(e) => note(e),
+        }
+    }
     if !problems.is_empty() {
         part.problem = Some(problems.join("; "));
     }
@@ -167,16 +186,16 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
     part
 }
 
-/// Training windows, and of every other (split, weights) its last step: what figures are drawn from. Evaluations in
-/// between would only fill the memory.
-fn thinned(all: LossTable) -> LossTable {
+/// Of every (split, weights) but training its last step: what figures are drawn from by single timestep. The rest would
+/// only fill the memory.
+fn thinned(all: &LossTable) -> LossTable {
     let mut last: BTreeMap<(Split, Weights), i64> = BTreeMap::new();
     for i in 0..all.t.len() {
         let step = last.entry((all.split[i], all.weights[i])).or_insert(i64::MIN);
         *step = (*step).max(all.step[i]);
     }
     let keep: Vec<usize> =
-        (0..all.t.len()).filter(|&i| all.split[i] == Split::Train || last[&(all.split[i], all.weights[i])] == all.step[i]).collect();
+        (0..all.t.len()).filter(|&i| all.split[i] != Split::Train && last[&(all.split[i], all.weights[i])] == all.step[i]).collect();
     fn pick<T: Copy>(from: &[T], keep: &[usize]) -> Vec<T> {
         keep.iter().map(|&i| from[i]).collect()
     }
@@ -205,6 +224,47 @@ fn samples(dir: &RunDir) -> Result<Vec<(i64, PathBuf)>, crate::store::StoreError
         fs::list(&dir.path().join("samples"))?.into_iter().filter_map(|path| Some((step(&path)?, path))).collect();
     found.sort();
     Ok(found)
+}
+
+/// What the run has kept of the way of its final samples; `None` where it is not finished, or older than that file.
+fn reverse(dir: &RunDir, config: &RunConfig) -> Result<Option<Reverse>, String> {
+    let [sheet, table] = ["png", "csv"].map(|ending| dir.reverse_path(config.train.steps, ending));
+    if fs::is_file(&sheet) {
+        let timesteps = train::reverse::timesteps(config.diffusion.timesteps);
+        let samples = (config.sample.count as usize).min(train::reverse::SHOWN);
+        return Ok(Some(Reverse::Pictures { timesteps, samples, sheet }));
+    }
+    if !fs::is_file(&table) {
+        return Ok(None);
+    }
+    let bytes = fs::read(&table).map_err(|e| e.to_string())?;
+    let text = String::from_utf8(bytes).map_err(|_| format!("{} is not text", table.display()))?;
+    points(&text).map(Some).ok_or_else(|| format!("{} is damaged", table.display()))
+}
+
+/// The table of [`train::reverse`]; `None` if it is not one.
+fn points(text: &str) -> Option<Reverse> {
+    let (mut frames, mut field): (Vec<PointFrame>, Vec<Arrow>) = (Vec::new(), Vec::new());
+    for line in text.lines().skip(1) {
+        let fields: Vec<&str> = line.split(',').collect();
+        let [what, t, x, y, u, v] = fields[..] else { return None };
+        let number = |s: &str| s.parse::<f32>().ok();
+        let (t, at) = (t.parse().ok()?, [number(x)?, number(y)?]);
+        if what == "score" {
+            field.push(Arrow { t, at, score: [number(u)?, number(v)?] });
+            continue;
+        }
+        if frames.last().is_none_or(|f| f.t != t) {
+            frames.push(PointFrame { t, x_t: Vec::new(), x0: Vec::new() });
+        }
+        let frame = frames.last_mut()?;
+        match what {
+            "x_t" => frame.x_t.push(at),
+            "x0" => frame.x0.push(at),
+            _ => return None,
+        }
+    }
+    Some(Reverse::Points { frames, field })
 }
 
 /// The configurations of runs that have no folder yet: the experiment, expanded once more.
@@ -374,14 +434,22 @@ mod tests {
     }
 
     #[test]
-    fn only_training_windows_and_the_last_evaluation_are_kept() {
+    fn the_way_of_points_is_read_back_and_a_torn_table_is_refused() {
+        let text = "what,t,x,y,u,v\nx_t,40,1.5,-2,,\nx0,40,0.5,0,,\nx_t,0,0.25,0.125,,\nx0,0,0.25,0.125,,\nscore,20,1,2,3,-4\n";
+        let Some(Reverse::Points { frames, field }) = points(text) else { panic!("not read") };
+        assert_eq!((frames.len(), frames[0].x_t[0], frames[0].x0[0], frames[1].t), (2, [1.5, -2.0], [0.5, 0.0], 0));
+        assert_eq!(field, [Arrow { t: 20, at: [1.0, 2.0], score: [3.0, -4.0] }]);
+        assert_eq!(points(&text[..text.len() - 5]), None);
+    }
+
+    #[test]
+    fn only_the_last_evaluation_is_kept_by_timestep() {
         let mut all = LossTable::default();
         for step in [10, 20] {
             synthetic::push(&mut all, Split::Train, Weights::Raw, step, 1, 1, 0.1, 0.1);
             synthetic::push(&mut all, Split::Val, Weights::Ema, step, 1, 1, 0.1, 0.1);
         }
-        let kept = thinned(all);
-        assert_eq!(kept.step, [10, 20, 20]);
-        assert_eq!(kept.split, [Split::Train, Split::Train, Split::Val]);
+        let kept = thinned(&all);
+        assert_eq!((kept.step, kept.split), (vec![20], vec![Split::Val]));
     }
 }

@@ -9,7 +9,9 @@
 
 pub mod compare;
 pub mod draw;
+pub mod excess;
 pub mod figures;
+pub mod history;
 pub mod input;
 pub mod live;
 pub mod load;

@@ -7,6 +7,7 @@
 use super::stats::PairedError;
 use super::study::{Cell, RunView};
 use super::text;
+use crate::data::DataSpec;
 use crate::record::Evaluation;
 
 /// How well a difference of two cells is known.
@@ -62,11 +63,22 @@ fn mean(values: impl Iterator<Item = f64>) -> f64 {
     sum / n
 }
 
+/// Whether evaluations on two data sets see the same examples, the first of each split, under the same noise.
+fn same_examples(a: &DataSpec, b: &DataSpec) -> bool {
+    (&a.fingerprint, &a.name) == (&b.fingerprint, &b.name)
+}
+
+/// The errors of the difference b − a of two runs, each given by its data and its final evaluation, over the examples that
+/// both were evaluated on: `None` where these are not the same, or a run does not tell them apart.
+pub fn of_two_runs(a: (&DataSpec, &Evaluation), b: (&DataSpec, &Evaluation)) -> Option<PairedError> {
+    let comparable = same_examples(a.0, b.0) && a.1.split == b.1.split && a.1.by_example.len() == b.1.by_example.len();
+    PairedError::of(a.1.by_example.iter().copied().zip(b.1.by_example.iter().copied())).filter(|_| comparable)
+}
+
 /// Each example's bound, averaged over runs and seeds, on both sides.
 fn over_examples(seeds: &[Sides]) -> Option<PairedError> {
     let first = seeds.first()?.0.first()?;
-    let mut all = seeds.iter().flat_map(|(x, y)| x.iter().chain(y));
-    if all.any(|r| (&r.data.data.fingerprint, &r.data.data.name) != (&first.data.data.fingerprint, &first.data.data.name)) {
+    if !seeds.iter().flat_map(|(x, y)| x.iter().chain(y)).all(|r| same_examples(&r.data.data, &first.data.data)) {
         return None;
     }
     let n = first.result?.by_example.len();
@@ -151,6 +163,23 @@ mod tests {
         let ((mean, paired), (mean_too, unpaired)) = (find(&with), find(&without));
         assert!((mean - mean_too).abs() < 1e-12 && (paired.unpaired - unpaired.unpaired).abs() < 1e-12);
         assert!(unpaired.paired > 3.0 * paired.paired, "{paired:?} {unpaired:?}");
+    }
+
+    #[test]
+    fn two_runs_are_paired_as_cells_of_one_run_are() {
+        // One seed and one loss: the sweep's own way to the same number.
+        let mut data = synthetic::sweep();
+        data.runs = [0, 6].map(|i| data.runs[i].clone()).to_vec();
+        let of = |i: usize| (&data.runs[i].data, data.runs[i].evaluations.last().unwrap());
+        let study = Study::new(&data);
+        let views: Vec<&RunView> = study.cells.iter().flat_map(|c| c.finished()).collect();
+        let by_cells = over_examples(&[(vec![views[0]], vec![views[1]])]);
+        assert!(by_cells.is_some());
+        assert_eq!(of_two_runs(of(0), of(1)), by_cells);
+        let summary = of(1).1.summary();
+        assert_eq!(of_two_runs(of(0), (of(1).0, &summary)), None, "it does not tell its examples apart");
+        let other = DataSpec { fingerprint: "other values".into(), ..of(1).0.clone() };
+        assert_eq!(of_two_runs(of(0), (&other, of(1).1)), None);
     }
 
     #[test]

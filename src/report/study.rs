@@ -2,6 +2,7 @@
 //!
 //! Start at [`Study::new`], which goes through every loss table once; figures and tables read only what it made.
 
+use super::history::Window;
 use super::input::{RunData, SweepData};
 use super::stats::Interval;
 use super::theme::{Look, Looks, number};
@@ -46,8 +47,17 @@ impl Metric {
 pub struct FinalTerm {
     pub t: u32,
     pub t_weight: f64,
+    /// Draws that were evaluated.
+    pub n: u32,
     pub vb: f64,
+    /// Variance of the bound's term over draws; NaN below two.
+    pub vb_variance: f64,
     pub mse: f64,
+    /// NaN for the prior.
+    pub x0_mse: f64,
+    /// The least values on the same draws; NaN where they are not known.
+    pub vb_floor: f64,
+    pub mse_floor: f64,
 }
 
 /// A run with its curves.
@@ -62,6 +72,8 @@ pub struct RunView<'a> {
     pub train: Vec<(i64, f64)>,
     /// Bits/dim on the validation images: (step, bound).
     pub val: Vec<(i64, f64)>,
+    /// Mean norm of the gradient over each window's steps.
+    pub grad_norm: Vec<(i64, f64)>,
 }
 
 impl RunView<'_> {
@@ -77,6 +89,9 @@ pub struct CellTerm {
     pub t_weight: f64,
     pub vb: Interval,
     pub mse: Interval,
+    /// Means over seeds of the least values; NaN where they are not known.
+    pub vb_floor: f64,
+    pub mse_floor: f64,
 }
 
 /// Runs that differ only in their seed.
@@ -113,14 +128,17 @@ impl Cell<'_> {
     }
 
     /// The interval over seeds at each step of a curve of (step, value).
-    pub fn curve(&self, of: for<'r> fn(&'r RunView<'_>) -> &'r [(i64, f64)]) -> Vec<(i64, Interval)> {
+    pub fn curve(&self, of: impl Fn(&RunView<'_>) -> Vec<(i64, f64)>) -> Vec<(i64, Interval)> {
         let mut by_step: BTreeMap<i64, Vec<f64>> = BTreeMap::new();
-        for run in &self.runs {
-            for &(step, value) in of(run) {
-                by_step.entry(step).or_default().push(value);
-            }
+        for (step, value) in self.runs.iter().flat_map(of) {
+            by_step.entry(step).or_default().push(value);
         }
         by_step.into_iter().map(|(step, values)| (step, Interval::of(values))).filter(|(_, i)| i.n > 0).collect()
+    }
+
+    /// Runs in a state, such as those that diverged.
+    pub fn count(&self, state: RunState) -> usize {
+        self.runs.iter().filter(|r| r.data.state == state).count()
     }
 }
 
@@ -267,32 +285,27 @@ fn view(run: &RunData, metric: Option<Metric>) -> RunView<'_> {
     let mut val: Vec<(i64, f64)> =
         run.evaluations.iter().filter(|e| e.split == Split::Val && Some(e.weights) == best_val).map(|e| (e.step, e.bits_per_dim)).collect();
     val.sort_by_key(|(step, _)| *step);
-    RunView { data: run, result, terms, train: training_curve(&run.losses), val }
+    let curve = |of: fn(&Window) -> f64| run.history.windows.iter().map(|w| (w.step, of(w))).collect();
+    RunView { data: run, result, terms, train: curve(|w| w.all.mse), val, grad_norm: curve(|w| w.grad_norm) }
 }
 
 fn final_terms(losses: &LossTable, metric: Metric, step: i64) -> Vec<FinalTerm> {
     let mut terms: Vec<FinalTerm> = (0..losses.t.len())
         .filter(|&i| losses.step[i] == step && losses.split[i] == metric.split && losses.weights[i] == metric.weights)
-        .map(|i| FinalTerm { t: losses.t[i], t_weight: losses.t_weight[i], vb: losses.vb_mean[i], mse: losses.mse_mean[i] })
+        .map(|i| FinalTerm {
+            t: losses.t[i],
+            t_weight: losses.t_weight[i],
+            n: losses.n[i],
+            vb: losses.vb_mean[i],
+            vb_variance: if losses.n[i] > 1 { losses.vb_m2[i] / f64::from(losses.n[i] - 1) } else { f64::NAN },
+            mse: losses.mse_mean[i],
+            x0_mse: losses.x0_mse_mean[i],
+            vb_floor: losses.vb_floor[i],
+            mse_floor: losses.mse_floor[i],
+        })
         .collect();
     terms.sort_by_key(|term| term.t);
     terms
-}
-
-/// eps-MSE of each training window: the mean over its samples, so over t as training drew it. A window with only
-/// non-finite values is NaN.
-fn training_curve(losses: &LossTable) -> Vec<(i64, f64)> {
-    let mut windows: BTreeMap<i64, (f64, f64)> = BTreeMap::new();
-    for i in 0..losses.t.len() {
-        if losses.split[i] == Split::Train && losses.t[i] > 0 {
-            let window = windows.entry(losses.step[i]).or_default();
-            if losses.n[i] > 0 && losses.mse_mean[i].is_finite() {
-                window.0 += f64::from(losses.n[i]);
-                window.1 += f64::from(losses.n[i]) * losses.mse_mean[i];
-            }
-        }
-    }
-    windows.into_iter().map(|(step, (n, sum))| (step, sum / n)).collect()
 }
 
 fn cell_terms(runs: &[RunView]) -> Vec<CellTerm> {
@@ -306,6 +319,8 @@ fn cell_terms(runs: &[RunView]) -> Vec<CellTerm> {
             t_weight: terms[0].t_weight,
             vb: Interval::of(terms.iter().map(|x| x.vb)),
             mse: Interval::of(terms.iter().map(|x| x.mse)),
+            vb_floor: Interval::of(terms.iter().map(|x| x.vb_floor)).mean,
+            mse_floor: Interval::of(terms.iter().map(|x| x.mse_floor)).mean,
         })
         .collect()
 }
@@ -384,15 +399,6 @@ mod tests {
         assert_eq!(study.cells[1].label, "linear · vlb");
         assert_eq!(study.metric, Some(Metric { split: Split::Test, weights: Weights::Ema }));
         assert_eq!(study.common_timesteps(), Some(100));
-    }
-
-    #[test]
-    fn a_window_is_averaged_over_its_samples_not_over_its_timesteps() {
-        let mut losses = LossTable::default();
-        for (t, n, mse) in [(1, 1, 0.9), (2, 3, 0.1), (3, 2, f64::NAN)] {
-            synthetic::push(&mut losses, Split::Train, Weights::Raw, 10, t, n, mse, 0.0);
-        }
-        assert_eq!(training_curve(&losses), [(10, (0.9 + 3.0 * 0.1) / 4.0)]);
     }
 
     #[test]

@@ -2,6 +2,7 @@
 //!
 //! Start at [`sweep`]. Numbers are smooth formulas plus noise that the runs of a seed share, as real sweeps have it.
 
+use super::history::History;
 use super::input::{ForwardExamples, RunData, SweepData};
 use crate::data::{AxisOrder, DataSpec, Encoding, Shape};
 use crate::diffusion::{Kernel, ScheduleKind, ScheduleSpec};
@@ -87,7 +88,8 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
     let mut evaluations = Vec::new();
     for step in (100..=STEPS).step_by(100) {
         for t in 1..=T {
-            push(&mut losses, Split::Train, Weights::Raw, step, t, 4 + t % 3, mse(schedule, loss, seed, t, step), f64::NAN);
+            let vb = term(schedule, loss, seed, t) * (1.1 + 2.0 * (-(step as f64) / 500.0).exp());
+            push(&mut losses, Split::Train, Weights::Raw, step, t, 4 + t % 3, mse(schedule, loss, seed, t, step), vb);
         }
     }
     let terms: Vec<f64> = (0..=T).map(|t| term(schedule, loss, seed, t)).collect();
@@ -118,6 +120,20 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
         evaluations.push(evaluation(Split::Val, step, 1.02 + 1.5 * (-(step as f64) / 700.0).exp()));
     }
     evaluations.push(evaluation(Split::Test, STEPS, 1.0));
+    // What the rows hold beside their means.
+    for i in 0..losses.t.len() {
+        let n = f64::from(losses.n[i]);
+        losses.vb_m2[i] = (n - 1.0) * (0.4 * losses.vb_mean[i]).powi(2);
+        if losses.split[i] == Split::Train {
+            losses.grad_norm_mean[i] =
+                (0.2 + (-(losses.step[i] as f64) / 800.0).exp()) * (1.0 + 0.1 * normal(seed, losses.step[i] as u32, 90));
+        }
+        if losses.t[i] > 0 {
+            let x = f64::from(losses.t[i]) / f64::from(T);
+            losses.x0_mse_mean[i] = 0.004 + 0.6 * x * x;
+        }
+    }
+    let history = History::of(&losses, T);
     let run_id = format!("r{:012x}", (schedule * 100 + loss * 10) as i64 + seed);
     let slug = format!("{}-{}-s{seed}", kind.name(), LOSSES[loss]);
     RunData {
@@ -149,17 +165,22 @@ fn run(schedule: usize, loss: usize, seed: i64) -> RunData {
                 instruction_set: "avx2".into(),
                 threads: 2,
                 command: vec!["/secret/path/ddpm-lab".into()],
+                untracked: vec!["secret-file".into()],
+                ..Provenance::default()
             },
             volatile: Volatile { seconds: 61.5 + seed as f64, host: "secret-host".into(), ..Volatile::default() },
         }),
         losses,
         evaluations,
+        history,
         config_text: format!("seed = {seed}\n[diffusion]\nschedule = \"{}\"\n", kind.name()),
         samples: Vec::new(),
+        reverse: None,
         timesteps: T,
         schedule: kind,
         noise: ScheduleSpec::plain(kind, T),
         kernel: Kernel::Gaussian,
+        decoder_floor: Some(0.3),
         data: DataSpec {
             name: "digits".into(),
             path: None,

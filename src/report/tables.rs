@@ -2,7 +2,8 @@
 //!
 //! Start at [`ranking`]. Each function gives HTML; every text that comes from outside is escaped here.
 
-use super::compare::{Answer, Comparison};
+use super::compare::{Answer, Comparison, Measured};
+use super::excess::Known;
 use super::pairing::Errors;
 use super::stats::Interval;
 use super::study::{Cell, Study, axis_title, shown};
@@ -111,6 +112,8 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             row.extend([all(&|(_, value)| plain(*value).replace('-', "−")), all(&|(reference, _)| escape(&reference.source))]);
         }
     };
+    let quality = answer.results.iter().any(|r| r.sliced_wasserstein.seeds.n + r.mmd2.seeds.n > 0);
+    let excess = answer.excess.as_ref();
     for (i, r) in answer.results.iter().enumerate() {
         let cell = &study.cells[r.cell];
         let (difference, says) = match &r.versus_best {
@@ -129,6 +132,13 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             plus_minus(r.prior.mean, f64::NAN),
             interval(&r.eps_mse),
         ];
+        row.extend(excess.map(|e| {
+            let known = e.cell(r.cell).map(|c| Measured { seeds: c.whole, error: c.error });
+            known.map_or("–".into(), |m| m.words())
+        }));
+        if quality {
+            row.extend([r.sliced_wasserstein.words(), r.mmd2.words()]);
+        }
         row.push(time_per_run(cell));
         add_published(&mut row, cell);
         rows.push(row);
@@ -142,7 +152,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             "–".into(),
             states_of(cell),
         ];
-        row.resize(11, "–".into());
+        row.resize(11 + usize::from(excess.is_some()) + if quality { 2 } else { 0 }, "–".into());
         add_published(&mut row, cell);
         rows.push(row);
     }
@@ -158,6 +168,21 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
         ("prior", true),
         (study.error_name(), true),
     ];
+    let mut notes = String::new();
+    if let Some(excess) = excess {
+        columns.push(("above floor", true));
+        notes += match excess.known {
+            Known::Distribution => "; above floor: the bound less that of the exact denoiser of the data's distribution",
+            Known::Examples => "; above floor: on training examples at the end of training, the terms less those of having memorised them",
+        };
+    }
+    if quality {
+        columns.extend([("sliced W₂", true), ("MMD²", true)]);
+        notes += "; sliced W₂ and MMD²: samples against held-out examples";
+    }
+    if (excess.is_some() || quality) && answer.results.iter().any(|r| r.bits.n == 1) {
+        notes += "; s.e. is the standard error within one run";
+    }
     columns.push(("time", true));
     if compared {
         columns.extend([("published", true), ("source", false)]);
@@ -166,7 +191,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
         "ranking",
         &format!(
             "Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds (the prior without), decoder + KL + prior \
-             the bound's three terms; ≈: seeds that would resolve the difference at this spread",
+             the bound's three terms; ≈: seeds that would resolve the difference at this spread{notes}",
             study.unit()
         ),
         &columns,
@@ -357,5 +382,48 @@ pub fn revision(p: &Provenance) -> String {
         (Some(r), Some(true)) => format!("{} with uncommitted changes", r.chars().take(12).collect::<String>()),
         (Some(r), _) => r.chars().take(12).collect(),
         (None, _) => "unknown".into(),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Floor, SampleQuality, Split};
+    use crate::report::synthetic;
+
+    #[test]
+    fn excess_and_sample_quality_are_columns_where_they_are_known() {
+        let mut data = synthetic::sweep();
+        let html = |data: &crate::report::SweepData| {
+            let study = Study::new(data);
+            ranking(&study, &Answer::of(&study))
+        };
+        assert!(!html(&data).contains("above floor") && !html(&data).contains("MMD²"));
+        data.runs.retain(|r| r.run.seed == 0);
+        for i in 0..data.runs[0].losses.t.len() {
+            if data.runs[0].losses.split[i] == Split::Test {
+                data.runs[0].losses.vb_floor[i] = 0.0;
+            }
+        }
+        let e = data.runs[0].evaluations.last_mut().unwrap();
+        e.floor = Some(Floor { bits_per_dim: e.bits_per_dim - 0.25, excess_se: 0.012 });
+        e.samples = Some(SampleQuality {
+            samples: 64,
+            data: 64,
+            sliced_wasserstein: 0.5,
+            sliced_wasserstein_se: 0.031,
+            sliced_wasserstein_of_data: 0.1,
+            mmd2: -0.002,
+            mmd2_se: 0.0011,
+        });
+        let html = html(&data);
+        let columns = html.matches("<th scope").count();
+        assert_eq!(columns, 13);
+        for row in html.lines().filter(|l| l.starts_with("<tr><td")) {
+            assert_eq!(row.matches("<td").count(), columns, "{row}");
+        }
+        for words in ["0.250 (s.e. 0.012)", "0.500 (s.e. 0.031)", "−0.0020 (s.e. 0.0011)"] {
+            assert!(html.contains(words), "{words} is missing in {html}");
+        }
     }
 }

@@ -26,6 +26,19 @@ pub const DASHES: [&[f64]; 5] = [&[], &[8.0, 4.0], &[2.0, 3.5], &[11.0, 3.5, 2.0
 const RAMP: [Rgb; 6] =
     [[0x44, 0x01, 0x54], [0x41, 0x44, 0x87], [0x2A, 0x78, 0x8E], [0x22, 0xA8, 0x84], [0x5C, 0xC0, 0x4E], [0xA8, 0xC8, 0x1C]];
 
+/// viridis at every eighth.
+const HEAT: [Rgb; 9] = [
+    [0x44, 0x01, 0x54],
+    [0x47, 0x2C, 0x7A],
+    [0x3B, 0x51, 0x8B],
+    [0x2C, 0x71, 0x8E],
+    [0x21, 0x90, 0x8D],
+    [0x27, 0xAD, 0x81],
+    [0x5C, 0xC8, 0x63],
+    [0xAA, 0xDC, 0x32],
+    [0xFD, 0xE7, 0x25],
+];
+
 pub const GREY: Rgb = [0x66, 0x66, 0x66];
 
 /// How a cell is drawn.
@@ -48,10 +61,19 @@ pub fn tint(color: Rgb, strength: f64) -> Rgb {
 
 /// The colour at `x` in 0..=1 of the ordered ramp.
 pub fn ramp(x: f64) -> Rgb {
-    let place = x.clamp(0.0, 1.0) * (RAMP.len() - 1) as f64;
-    let i = (place as usize).min(RAMP.len() - 2);
+    between(&RAMP, x)
+}
+
+/// The same of areas, up to the yellow that a line on white cannot have.
+pub fn heat(x: f64) -> Rgb {
+    between(&HEAT, x)
+}
+
+fn between(colors: &[Rgb], x: f64) -> Rgb {
+    let place = x.clamp(0.0, 1.0) * (colors.len() - 1) as f64;
+    let i = (place as usize).min(colors.len() - 2);
     let f = place - i as f64;
-    std::array::from_fn(|c| (f64::from(RAMP[i][c]) * (1.0 - f) + f64::from(RAMP[i + 1][c]) * f).round() as u8)
+    std::array::from_fn(|c| (f64::from(colors[i][c]) * (1.0 - f) + f64::from(colors[i + 1][c]) * f).round() as u8)
 }
 
 /// The looks of all cells, and the legend that explains them.

@@ -22,6 +22,13 @@ pub enum StoreError {
         path.display()
     )]
     NewerSchema { path: PathBuf, found: u32, known: u32 },
+    #[error(
+        "{} has layout {found} of the results store, and this program reads layout {known}; `ddpm-lab migrate` brings it up to date",
+        path.display()
+    )]
+    OlderSchema { path: PathBuf, found: u32, known: u32 },
+    #[error("{} has layout {found} of the results store, and this program knows no way from there to layout {known}", path.display())]
+    NoMigration { path: PathBuf, found: u32, known: u32 },
     #[error("no run matches `{pattern}` among the {runs} runs of {}", root.display())]
     NoMatch { pattern: String, runs: usize, root: PathBuf },
     #[error("`{pattern}` matches {} runs; use a longer prefix of one of these ids:\n{}", candidates.len(), list(candidates))]
@@ -63,6 +70,11 @@ impl StoreError {
     /// Whether the request named something that is not there (exit code 4), rather than something being broken.
     pub fn is_no_match(&self) -> bool {
         matches!(self, Self::NoMatch { .. } | Self::NoSweep { .. })
+    }
+
+    /// Whether a file was read and is not one that this program understands: damaged, or of another layout.
+    pub fn is_of_contents(&self) -> bool {
+        matches!(self, Self::Corrupt { .. } | Self::NewerSchema { .. } | Self::OlderSchema { .. })
     }
 
     /// Whether a file is not there.

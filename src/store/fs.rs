@@ -182,6 +182,25 @@ pub fn remove_dir_all(path: &Path) -> Result<()> {
     })
 }
 
+/// [`remove`], flushed: once this returns the file stays gone, whatever is lost next.
+pub fn remove_synced(path: &Path) -> Result<()> {
+    remove(path)?;
+    if is_dir(parent(path)) { sync_dir(parent(path)) } else { Ok(()) }
+}
+
+/// Moves a folder to another name beside its own.
+pub fn rename_dir(from: &Path, to: &Path) -> Result<()> {
+    call("move the folder", from, || std::fs::rename(from, to))?;
+    sync_dir(parent(to))
+}
+
+/// Whether `path` still is the file that `file` has open, rather than another one in its place or none.
+pub fn is_still(file: &File, path: &Path) -> bool {
+    use std::os::unix::fs::MetadataExt;
+    let identity = |metadata: std::io::Result<std::fs::Metadata>| metadata.ok().map(|m| (m.dev(), m.ino()));
+    identity(file.metadata()).is_some_and(|open| identity(std::fs::metadata(path)) == Some(open))
+}
+
 /// Every entry of `dir`, sorted by name; empty if there is no such folder.
 pub fn list(dir: &Path) -> Result<Vec<PathBuf>> {
     let mut paths = call("list", dir, || match std::fs::read_dir(dir) {

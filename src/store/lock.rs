@@ -22,12 +22,18 @@ const TRIES: u32 = 500;
 ///
 /// Whoever only asks ([`is_held`]) holds a shared lock for some microseconds. That is told from a holder by asking
 /// too: a shared lock is granted beside askers and refused beside a holder.
+///
+/// A lock on a file that was removed between being opened and being locked guards nothing: it is taken anew.
 pub(super) fn try_lock(path: &Path) -> Result<Option<RunLock>, StoreError> {
-    let file = fs::open_lock(path)?;
+    let mut file = fs::open_lock(path)?;
     let failed = |e| StoreError::io("lock", path, e);
     for _ in 0..TRIES {
         match file.try_lock() {
-            Ok(()) => return Ok(Some(RunLock { file, path: path.to_path_buf() })),
+            Ok(()) if fs::is_still(&file, path) => return Ok(Some(RunLock { file, path: path.to_path_buf() })),
+            Ok(()) => {
+                file = fs::open_lock(path)?;
+                continue;
+            }
             Err(TryLockError::WouldBlock) => {}
             Err(TryLockError::Error(e)) => return Err(failed(e)),
         }
@@ -89,6 +95,23 @@ mod tests {
         drop(held);
         assert!(!is_held(&path).unwrap());
         assert!(try_lock(&path).unwrap().is_some());
+    }
+
+    #[test]
+    fn a_lock_whose_file_was_removed_meanwhile_is_none() {
+        let dir = tempfile::tempdir().unwrap();
+        let (path, moved) = (dir.path().join("lock"), dir.path().join("moved"));
+        let held = try_lock(&path).unwrap().unwrap();
+        // Somebody opened the file before it was moved away, and gets the lock after.
+        let late = fs::open_lock(&path).unwrap();
+        std::fs::rename(&path, &moved).unwrap();
+        drop(held);
+        late.lock().unwrap();
+        assert!(!fs::is_still(&late, &path));
+        let fresh = try_lock(&path).unwrap().expect("the lock that others will ask for is another file");
+        assert!(is_held(&path).unwrap());
+        drop(fresh);
+        assert!(!is_held(&path).unwrap() && is_held(&moved).unwrap());
     }
 
     #[test]

@@ -1,8 +1,9 @@
 //! The results store: one folder per run, one Parquet file each, readable by anyone at any time.
 //!
 //! Start at [`ResultsStore`], then [`RunDir`]. What a run is now follows from its folder alone: a held lock, a commit
-//! record (`run.json`, written last), a checkpoint. Every system call is in [`fs`]. Deliberately absent: a database,
-//! a server, caches, and any word in a file that says "running".
+//! record (`run.json`, written last), a checkpoint. Every system call is in [`fs`]. Care for the whole store has a file each:
+//! `check` finds what is damaged, `collect` deletes what nobody names, `migrate` brings an older layout up to date.
+//! Deliberately absent: a database, a server, caches, and any word in a file that says "running".
 //!
 //! # What is promised
 //!
@@ -36,11 +37,15 @@
 //! | no terminal, 20 columns, a closed output | no colour, no panic | I `no_terminal_a_narrow_one_and_a_closed_output_are_all_fine` |
 //! | a grid spelt otherwise | the same runs by the same identities | properties in `config::combine_laws` and `config::identity` |
 
+mod check;
+mod collect;
 mod error;
 pub mod fault;
 pub mod fs;
 mod index;
+mod listing;
 mod lock;
+mod migrate;
 mod recorder;
 mod results;
 mod run_dir;
@@ -48,9 +53,13 @@ mod schema;
 #[cfg(test)]
 pub(crate) mod testing;
 
+pub use check::{Examination, Finding, KEEP_FILE, Severity};
+pub use collect::{DeadRun, Freed, Garbage, Keep, Leftover, OldCheckpoints};
 pub use error::StoreError;
+pub use listing::{DAMAGED, Listed, list};
 pub use lock::RunLock;
-pub use recorder::{LOSSES, read_committed_losses, read_losses, read_rows, read_rows_at, write_losses, write_rows};
+pub use migrate::{MIGRATIONS, Migrated, Migration};
+pub use recorder::{LOSSES, read_committed_losses, read_fresh_rows, read_losses, read_rows, write_fresh_rows, write_losses, write_rows};
 pub use results::ResultsStore;
 pub use run_dir::{Damage, RunDir, is_run_id};
 pub use schema::{ColumnSpec, RunColumns, columns};
@@ -59,6 +68,9 @@ use crate::named_enum;
 use crate::record::{Axis, Evaluation, Reference};
 use serde::{Deserialize, Serialize};
 use std::collections::BTreeMap;
+
+/// The folder of the patches that provenances name, each called by the blake3 of its text.
+pub const PATCHES: &str = "patches";
 
 /// Version of the store's layout: `run.json`, `sweeps/*.json`, and the columns of `losses.parquet`.
 pub const SCHEMA: u32 = 1;
@@ -89,11 +101,14 @@ named_enum! {
     }
 }
 
-/// Where a run's numbers came from.
+/// Where a run's numbers came from: of the process that ended it. What may be absent is absent from records of earlier
+/// versions.
 #[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
 pub struct Provenance {
     pub version: String,
+    /// Of the folder that the command was typed in, when it was typed.
     pub git_revision: Option<String>,
+    /// Whether a tracked file there differed from that revision.
     pub git_dirty: Option<bool>,
     /// `cpu` or `cuda:N`.
     pub device: String,
@@ -101,6 +116,35 @@ pub struct Provenance {
     pub instruction_set: String,
     pub threads: usize,
     pub command: Vec<String>,
+    /// How it differed: the name of a file in [`PATCHES`], which is the blake3 of its text.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub patch: Option<String>,
+    /// Files there that git does not know, folders as one; of many the first ones and a count.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub untracked: Vec<String>,
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub build: Option<Build>,
+    /// What the processor or the GPU calls itself.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub device_name: Option<String>,
+    /// Version of the GPU's driver.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub driver: Option<String>,
+    /// blake3 of the data as it was loaded: shape, encoding, splits and every value.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub data: Option<String>,
+}
+
+/// What the program itself was made of.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct Build {
+    /// The revision that its sources were at when they were compiled, with `+` and a hash of the difference where they
+    /// were not quite; `None` where they were in no git checkout.
+    pub revision: Option<String>,
+    /// blake3 of `Cargo.lock`: the versions of everything it is built with.
+    pub lock: String,
+    /// Cargo features, of those that change what computes.
+    pub features: Vec<String>,
 }
 
 /// What differs between two equal runs: never compared, never in the Parquet.

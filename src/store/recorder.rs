@@ -41,6 +41,8 @@ fn encode(run: &RunColumns, rows: &[&LossRow]) -> PolarsResult<Vec<u8>> {
     let mut bytes = Vec::new();
     ParquetWriter::new(&mut bytes)
         .with_compression(ParquetCompression::Zstd(None))
+        // One row group: a reader could skip nothing by them.
+        .with_statistics(StatisticsOptions::empty())
         .with_key_value_metadata(Some(KeyValueMetadata::from_static(footer)))
         .set_parallel(false)
         .finish(&mut frame)?;
@@ -91,30 +93,89 @@ fn frame(run: &RunColumns, rows: &[&LossRow]) -> PolarsResult<DataFrame> {
     ])
 }
 
-/// blake3 over the values of the rows, every field in the order of [`LossRow`], absent ones marked.
+/// blake3 over the values of the rows.
 fn content_hash<'a>(rows: impl Iterator<Item = &'a LossRow>) -> String {
     let mut hasher = blake3::Hasher::new();
     let mut bytes = Vec::with_capacity(160);
     for row in rows {
         bytes.clear();
-        bytes.extend([row.split as u8, row.weights as u8]);
-        bytes.extend(row.step.to_le_bytes());
-        bytes.extend([row.t, row.n, row.n_nonfinite].map(u32::to_le_bytes).as_flattened());
-        let (mse_mean, mse_m2) = row.mse.unzip();
-        let present = [Some(row.t_weight), Some(row.vb.0), Some(row.vb.1)];
-        let optional = [mse_mean, mse_m2, row.x0_mse_mean, row.mse_floor, row.vb_floor, row.grad_norm_mean];
-        for value in present.into_iter().chain(optional) {
-            match value {
-                Some(value) => {
-                    bytes.push(1);
-                    bytes.extend(value.to_bits().to_le_bytes());
-                }
-                None => bytes.push(0),
-            }
-        }
+        put(row, &mut bytes);
         hasher.update(&bytes);
     }
     hasher.finalize().to_hex().to_string()
+}
+
+/// The values of a row: every field in the order of [`LossRow`], absent ones marked.
+fn put(row: &LossRow, bytes: &mut Vec<u8>) {
+    bytes.extend([row.split as u8, row.weights as u8]);
+    bytes.extend(row.step.to_le_bytes());
+    bytes.extend([row.t, row.n, row.n_nonfinite].map(u32::to_le_bytes).as_flattened());
+    let (mse_mean, mse_m2) = row.mse.unzip();
+    let present = [Some(row.t_weight), Some(row.vb.0), Some(row.vb.1)];
+    let optional = [mse_mean, mse_m2, row.x0_mse_mean, row.mse_floor, row.vb_floor, row.grad_norm_mean];
+    for value in present.into_iter().chain(optional) {
+        match value {
+            Some(value) => {
+                bytes.push(1);
+                bytes.extend(value.to_bits().to_le_bytes());
+            }
+            None => bytes.push(0),
+        }
+    }
+}
+
+/// Takes from `bytes` what [`put`] put there; `None` if that is no row.
+fn take(bytes: &mut &[u8]) -> Option<LossRow> {
+    fn exactly<const N: usize>(bytes: &mut &[u8]) -> Option<[u8; N]> {
+        let (first, rest) = bytes.split_first_chunk::<N>()?;
+        *bytes = rest;
+        Some(*first)
+    }
+    fn float(bytes: &mut &[u8]) -> Option<Option<f64>> {
+        match exactly::<1>(bytes)? {
+            [0] => Some(None),
+            [1] => Some(Some(f64::from_bits(u64::from_le_bytes(exactly(bytes)?)))),
+            _ => None,
+        }
+    }
+    let [split, weights] = exactly(bytes)?;
+    let split = *Split::ALL.iter().find(|s| **s as u8 == split)?;
+    let weights = *Weights::ALL.iter().find(|w| **w as u8 == weights)?;
+    let step = i64::from_le_bytes(exactly(bytes)?);
+    let mut count = || Some(u32::from_le_bytes(exactly(bytes)?));
+    let (t, n, n_nonfinite) = (count()?, count()?, count()?);
+    let (t_weight, vb) = (float(bytes)??, (float(bytes)??, float(bytes)??));
+    let mse = float(bytes)?.zip(float(bytes)?);
+    let (x0_mse_mean, mse_floor, vb_floor, grad_norm_mean) = (float(bytes)?, float(bytes)?, float(bytes)?, float(bytes)?);
+    Some(LossRow { split, weights, step, t, t_weight, n, n_nonfinite, mse, x0_mse_mean, vb, mse_floor, vb_floor, grad_norm_mean })
+}
+
+/// Replaces `path` by `rows` in a form that costs nothing to write: their values and a blake3 of them. For rows on their
+/// way to the table.
+pub fn write_fresh_rows(path: &Path, rows: &[LossRow]) -> Result<()> {
+    let mut bytes = Vec::with_capacity(96 * rows.len() + 32);
+    rows.iter().filter(|row| row.counts()).for_each(|row| put(row, &mut bytes));
+    let hash = blake3::hash(&bytes);
+    bytes.extend(hash.as_bytes());
+    fs::write_atomic(path, &bytes)
+}
+
+/// What [`write_fresh_rows`] wrote.
+///
+/// # Errors
+/// [`StoreError::Corrupt`] if the file is torn or changed.
+pub fn read_fresh_rows(path: &Path) -> Result<Vec<LossRow>> {
+    let bytes = fs::read(path)?;
+    let torn = || StoreError::corrupt(path, "its values do not match its checksum");
+    let (mut values, hash) = bytes.split_last_chunk::<32>().ok_or_else(torn)?;
+    if blake3::hash(values).as_bytes() != hash {
+        return Err(torn());
+    }
+    let mut rows = Vec::new();
+    while !values.is_empty() {
+        rows.push(take(&mut values).ok_or_else(torn)?);
+    }
+    Ok(rows)
 }
 
 /// The rows of `dir/losses.parquet` as [`write_losses`] was given them: what a resumed run goes on from.
@@ -122,11 +183,7 @@ fn content_hash<'a>(rows: impl Iterator<Item = &'a LossRow>) -> String {
 /// # Errors
 /// [`StoreError::Corrupt`], naming the path, if the file is torn, changed, or not ours; never a panic.
 pub fn read_rows(dir: &Path) -> Result<Vec<LossRow>> {
-    read_rows_at(&dir.join(LOSSES))
-}
-
-/// As [`read_rows`], from a file of any name.
-pub fn read_rows_at(path: &Path) -> Result<Vec<LossRow>> {
+    let path = &dir.join(LOSSES);
     let bytes = fs::read(path)?;
     // Parquet readers of damaged files panic here and there (a length that is no length); that is an error of the file.
     let decoded = std::panic::catch_unwind(move || decode(bytes));
@@ -480,6 +537,24 @@ mod tests {
             }
         }
         assert!(noticed > 100, "only {noticed} of 400 flips were noticed");
+    }
+
+    #[test]
+    fn fresh_rows_come_back_as_they_were_and_any_damage_is_noticed() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("step-4.rows");
+        let rows = rows(3003);
+        write_fresh_rows(&path, &rows).unwrap();
+        assert!(read_fresh_rows(&path).unwrap() == rows);
+        let whole = std::fs::read(&path).unwrap();
+        for at in (0..whole.len()).step_by(997) {
+            std::fs::write(&path, &whole[..at]).unwrap();
+            assert!(read_fresh_rows(&path).unwrap_err().is_corrupt(), "cut at {at}");
+            let mut flipped = whole.clone();
+            flipped[at] ^= 4;
+            std::fs::write(&path, &flipped).unwrap();
+            assert!(read_fresh_rows(&path).unwrap_err().is_corrupt(), "flipped at {at}");
+        }
     }
 
     #[test]

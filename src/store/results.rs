@@ -5,7 +5,7 @@
 use super::error::StoreError;
 use super::lock::{self, RunLock};
 use super::run_dir::{RunDir, folder_name, is_run_id, parse_versioned, write_json};
-use super::{SweepRecord, fs, index};
+use super::{PATCHES, SweepRecord, fs, index};
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 
@@ -111,6 +111,7 @@ impl ResultsStore {
     pub fn write_sweep(&self, sweep: &SweepRecord) -> Result<()> {
         let path = self.sweep_path(&sweep.name)?;
         let _lock = self.lock()?;
+        self.clear_dead_folders()?;
         write_json(&path, sweep)
     }
 
@@ -133,12 +134,28 @@ impl ResultsStore {
     /// Rebuilds `runs.jsonl` from the runs' folders; nothing is written if it says the same already.
     pub fn write_index(&self) -> Result<()> {
         let _lock = self.lock()?;
-        let text = index::build(&self.runs()?)?;
-        fs::write_if_changed(&self.root.join("runs.jsonl"), text.as_bytes()).map(|_| ())
+        let path = self.root.join("runs.jsonl");
+        let before = fs::read_if_exists(&path)?.unwrap_or_default();
+        let text = index::build(&self.runs()?, &String::from_utf8_lossy(&before));
+        if text.as_bytes() == before { Ok(()) } else { fs::write_atomic(&path, text.as_bytes()) }
+    }
+
+    /// Keeps the text of a patch and returns what it is called, which is its blake3. One that is there is not written again.
+    pub fn write_patch(&self, text: &[u8]) -> Result<String> {
+        let name = fs::hash(text);
+        let path = self.patch_path(&name);
+        fs::create_dir_all(&self.root.join(PATCHES))?;
+        fs::write_if_changed(&path, text)?;
+        Ok(name)
+    }
+
+    /// Where the patch of that name is kept.
+    pub fn patch_path(&self, name: &str) -> PathBuf {
+        self.root.join(PATCHES).join(format!("{name}.patch"))
     }
 
     /// Guards the files that several sweeps write (`sweeps/`, `runs.jsonl`); held for milliseconds.
-    fn lock(&self) -> Result<RunLock> {
+    pub(super) fn lock(&self) -> Result<RunLock> {
         let lock = lock::lock(&self.root.join(".lock"))?;
         fs::remove_temps(&self.root)?;
         fs::remove_temps(&self.root.join("sweeps"))?;
@@ -167,7 +184,7 @@ mod tests {
 
     fn add(store: &ResultsStore, slug: &str, id: &str) -> RunDir {
         let run = store.run_dir(slug, id).unwrap();
-        run.create(&format!("seed = 1\n[diffusion]\nschedule = \"{slug}\"\n")).unwrap();
+        run.create(&format!("seeds = [1]\n[base.diffusion]\nschedule = \"{slug}\"\n")).unwrap();
         run
     }
 
@@ -271,7 +288,7 @@ mod tests {
         assert_eq!(lines[0]["run_id"], "r0ab000000000");
         assert_eq!(lines[0]["state"], "pending");
         assert_eq!(lines[1]["state"], "done");
-        assert_eq!(lines[1]["diffusion.schedule"], "linear");
+        assert_eq!((&lines[1]["diffusion.schedule"], &lines[1]["seed"]), (&"linear".into(), &1.into()));
         assert_eq!(lines[1]["test_ema_bits_per_dim"], 3.25);
     }
 

@@ -109,7 +109,7 @@ impl RunDir {
         lock::is_held(&self.path.join("lock"))
     }
 
-    fn manifest_path(&self) -> PathBuf {
+    pub(super) fn manifest_path(&self) -> PathBuf {
         self.path.join("run.json")
     }
 
@@ -145,7 +145,12 @@ impl RunDir {
 
     /// What the run is as far as its files say, whoever holds the lock.
     pub fn recorded_state(&self) -> Result<RunState> {
-        Ok(match self.manifest()?.map(|m| m.status) {
+        self.state_by(self.manifest()?.as_ref())
+    }
+
+    /// [`recorded_state`](Self::recorded_state) for whoever has read `run.json` already.
+    pub fn state_by(&self, manifest: Option<&Manifest>) -> Result<RunState> {
+        Ok(match manifest.map(|m| m.status) {
             Some(Status::Done) => RunState::Done,
             Some(Status::Diverged) => RunState::Diverged,
             Some(Status::Failed) => RunState::Failed,
@@ -203,8 +208,7 @@ impl RunDir {
         self.path.join(format!("checkpoints/step-{step}.safetensors"))
     }
 
-    /// Rows that the checkpoint of `step` wrote and `losses.parquet` did not have then: a Parquet file under a name that
-    /// no `*.parquet` matches.
+    /// Rows that the checkpoint of `step` wrote and `losses.parquet` did not have then.
     pub fn rows_path(&self, step: u32) -> PathBuf {
         self.path.join(format!("checkpoints/step-{step}.rows"))
     }
@@ -238,6 +242,11 @@ impl RunDir {
         self.path.join(format!("samples/step-{step}.png"))
     }
 
+    /// The way of the final samples from noise to data.
+    pub fn reverse_path(&self, step: u32, ending: &str) -> PathBuf {
+        self.path.join(format!("samples/reverse-{step}.{ending}"))
+    }
+
     pub fn log_path(&self) -> PathBuf {
         self.path.join("log.txt")
     }
@@ -247,21 +256,25 @@ impl RunDir {
         fs::append(&self.path.join("timing.jsonl"), format!("{}\n", line.trim_end()).as_bytes())
     }
 
-    /// What of the files that `run.json` committed is missing, without reading any.
-    pub fn missing_files(&self) -> Result<Vec<Damage>> {
-        let files = self.manifest()?.map(|m| m.files).unwrap_or_default();
-        Ok(files.into_keys().filter(|file| !fs::is_file(&self.path.join(file))).map(Damage::Missing).collect())
+    /// What of the files that `manifest` committed is missing, without reading any.
+    pub fn missing_of(&self, manifest: &Manifest) -> Vec<Damage> {
+        manifest.files.keys().filter(|file| !fs::is_file(&self.path.join(file))).cloned().map(Damage::Missing).collect()
     }
 
     /// Reads every file that `run.json` committed and compares its blake3. Empty: all as recorded.
     pub fn verify(&self) -> Result<Vec<Damage>> {
+        self.manifest()?.map_or(Ok(Vec::new()), |manifest| self.verify_by(&manifest))
+    }
+
+    /// [`verify`](Self::verify) for whoever has read `run.json` already.
+    pub fn verify_by(&self, manifest: &Manifest) -> Result<Vec<Damage>> {
         let mut damage = Vec::new();
-        for (file, hash) in self.manifest()?.map(|m| m.files).unwrap_or_default() {
-            let path = self.path.join(&file);
+        for (file, hash) in &manifest.files {
+            let path = self.path.join(file);
             if !fs::is_file(&path) {
-                damage.push(Damage::Missing(file));
-            } else if fs::hash_file(&path)? != hash {
-                damage.push(Damage::Changed(file));
+                damage.push(Damage::Missing(file.clone()));
+            } else if fs::hash_file(&path)? != *hash {
+                damage.push(Damage::Changed(file.clone()));
             }
         }
         Ok(damage)
@@ -273,7 +286,7 @@ impl RunDir {
     }
 }
 
-/// Only the version, to refuse a newer layout before its unknown shape gives a confusing message.
+/// Only the version, to refuse another layout before its unknown shape gives a confusing message.
 #[derive(Deserialize)]
 struct Versioned {
     schema: u32,
@@ -286,11 +299,19 @@ const SELF_HASH: &str = "blake3";
 /// much damage as one in a brace.
 pub(super) fn parse_versioned<T: serde::de::DeserializeOwned>(path: &Path, bytes: &[u8]) -> Result<T> {
     let corrupt = |e: serde_json::Error| StoreError::corrupt(path, e);
-    let mut value: serde_json::Value = serde_json::from_slice(bytes).map_err(corrupt)?;
+    let value: serde_json::Value = serde_json::from_slice(bytes).map_err(corrupt)?;
     let Versioned { schema } = Versioned::deserialize(&value).map_err(corrupt)?;
     if schema > SCHEMA {
         return Err(StoreError::NewerSchema { path: path.to_path_buf(), found: schema, known: SCHEMA });
     }
+    if schema < SCHEMA {
+        return Err(StoreError::OlderSchema { path: path.to_path_buf(), found: schema, known: SCHEMA });
+    }
+    serde_json::from_value(without_hash(path, value)?).map_err(corrupt)
+}
+
+/// What a JSON file of the store says, its own hash checked and taken out.
+pub(super) fn without_hash(path: &Path, mut value: serde_json::Value) -> Result<serde_json::Value> {
     // It comes last and is the only text that does; files of before it was told have none.
     if value.as_object().and_then(|object| object.values().last()).is_some_and(serde_json::Value::is_string) {
         let told = value.as_object_mut().and_then(|object| object.shift_remove(SELF_HASH));
@@ -298,7 +319,7 @@ pub(super) fn parse_versioned<T: serde::de::DeserializeOwned>(path: &Path, bytes
             return Err(StoreError::corrupt(path, "its contents do not match the hash in it"));
         }
     }
-    serde_json::from_value(value).map_err(corrupt)
+    Ok(value)
 }
 
 pub(super) fn write_json<T: serde::Serialize>(path: &Path, value: &T) -> Result<()> {
@@ -425,6 +446,16 @@ mod tests {
     }
 
     #[test]
+    fn an_older_layout_is_refused_with_the_command_that_helps() {
+        let (_dir, run) = run_dir();
+        run.create("").unwrap();
+        std::fs::write(run.manifest_path(), br#"{"schema": 0, "quite": "different"}"#).unwrap();
+        let error = run.manifest().unwrap_err();
+        assert!(error.to_string().contains("layout 0") && error.to_string().contains("ddpm-lab migrate"), "{error}");
+        assert!(!error.is_corrupt(), "it is not for throwing away");
+    }
+
+    #[test]
     fn a_manifest_of_another_run_is_refused() {
         let (_dir, run) = run_dir();
         run.create("").unwrap();
@@ -463,7 +494,7 @@ mod tests {
         std::fs::write(run.path().join("config.toml"), "seed = 2\n").unwrap();
         std::fs::remove_file(run.metrics_path()).unwrap();
         assert_eq!(run.verify().unwrap(), [Damage::Changed("config.toml".into()), Damage::Missing("metrics.jsonl".into())]);
-        assert_eq!(run.missing_files().unwrap(), [Damage::Missing("metrics.jsonl".into())]);
+        assert_eq!(run.missing_of(&record), [Damage::Missing("metrics.jsonl".into())]);
     }
 
     #[test]

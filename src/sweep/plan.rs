@@ -1,6 +1,7 @@
 //! What of a grid is done and what is left, read from the runs' folders.
 
 use crate::store::{ResultsStore, RunDir, RunState, StoreError};
+use rayon::prelude::*;
 use std::collections::HashSet;
 
 /// One run of a grid, as the experiment file expands to it.
@@ -77,18 +78,16 @@ impl Plan {
     pub fn new(store: &ResultsStore, runs: Vec<PlannedRun>) -> Result<Self, StoreError> {
         let existing = store.runs_by_id()?;
         let mut seen = HashSet::new();
-        let mut entries = Vec::with_capacity(runs.len());
-        for run in runs {
-            if !seen.insert(run.id.clone()) {
-                continue;
-            }
+        let distinct: Vec<PlannedRun> = runs.into_iter().filter(|run| seen.insert(run.id.clone())).collect();
+        // Thousands of folders: on every core, the kernel's time is most of it.
+        let entries = distinct.into_par_iter().map(|run| {
             let (dir, found) = match existing.get(&run.id) {
                 Some(dir) => (dir.clone(), inspect(dir)?),
                 None => (store.new_run_dir(&run.slug, &run.id)?, Found { state: RunState::Pending, step: 0, damage: None }),
             };
-            entries.push(PlanEntry { run, dir, state: found.state, step: found.step, damage: found.damage });
-        }
-        Ok(Self { entries })
+            Ok(PlanEntry { run, dir, state: found.state, step: found.step, damage: found.damage })
+        });
+        Ok(Self { entries: entries.collect::<Result<_, StoreError>>()? })
     }
 
     pub fn counts(&self) -> Counts {
@@ -137,27 +136,26 @@ pub(super) fn inspect(dir: &RunDir) -> Result<Found, StoreError> {
 /// # Errors
 /// As [`inspect`].
 pub(super) fn inspect_files(dir: &RunDir) -> Result<Found, StoreError> {
-    let newest = dir.checkpoints()?.last().map(|(step, _)| *step);
-    let unrecorded = |damage: Option<String>| Found {
-        state: if newest.is_some() { RunState::Resumable } else { RunState::Pending },
-        step: newest.unwrap_or(0),
-        damage,
+    let newest = || Ok::<_, StoreError>(dir.checkpoints()?.last().map(|(step, _)| *step));
+    let unrecorded = |damage: Option<String>| {
+        let newest = newest()?;
+        let state = if newest.is_some() { RunState::Resumable } else { RunState::Pending };
+        Ok(Found { state, step: newest.unwrap_or(0), damage })
     };
     let manifest = match dir.manifest() {
         Ok(Some(manifest)) => manifest,
-        Ok(None) => return Ok(unrecorded(None)),
-        Err(error) if error.is_corrupt() => return Ok(unrecorded(Some(error.to_string()))),
+        Ok(None) => return unrecorded(None),
+        Err(error) if error.is_corrupt() => return unrecorded(Some(error.to_string())),
         Err(error) => return Err(error),
     };
-    let state = dir.recorded_state()?;
+    let state = dir.state_by(Some(&manifest))?;
     if matches!(state, RunState::Done | RunState::Diverged) {
-        let missing = dir.missing_files()?;
-        if let Some(first) = missing.first() {
-            return Ok(unrecorded(Some(format!("{}: {first}", dir.path().display()))));
+        if let Some(first) = dir.missing_of(&manifest).first() {
+            return unrecorded(Some(format!("{}: {first}", dir.path().display())));
         }
         return Ok(Found { state, step: manifest.step, damage: None });
     }
-    Ok(Found { state, step: newest.unwrap_or(0), damage: None })
+    Ok(Found { state, step: newest()?.unwrap_or(0), damage: None })
 }
 
 #[cfg(test)]

@@ -3,13 +3,15 @@
 use super::floor::scaled;
 use super::trainer::{PROGRESS_EVERY, Trainer};
 use super::window::row;
-use super::{Network, TrainError, samples};
+use super::{Network, TrainError, reverse, samples};
 use crate::config::EvalTimesteps;
 use crate::diffusion::bound::{self, BoundEstimate, BoundOptions};
+use crate::diffusion::sampling::{Sampler, Walk};
 use crate::diffusion::timestep_plan::{Spread, TimestepPlan};
-use crate::diffusion::{Denoiser, Interrupted, quality, sampling};
+use crate::diffusion::{Denoiser, Interrupted, Respaced, quality};
 use crate::optim::Weights;
 use crate::record::{Evaluation, Event, Floor, LossRow, Split, Weights as WeightsKind};
+use crate::rng;
 use crate::store::fs;
 use std::time::Instant;
 
@@ -83,11 +85,21 @@ impl Trainer<'_> {
         }
         let network = Network::new(&self.model, &weights.ema, self.dataset.info.shape, self.options.device)?;
         let (pool, diffusion, stop) = (&self.pool, &self.diffusion, self.options.stop);
-        let samples = match pool.install(|| sampling::ancestral(diffusion, &network, count, stop)) {
-            Ok(samples) => samples,
+        // The final samples leave their way behind, where there is a picture of it.
+        let ending = reverse::ending(self.dataset.info.shape).filter(|_| last);
+        let steps = Respaced::all(diffusion);
+        let frames = if ending.is_some() { steps.spread(reverse::FRAMES) } else { Vec::new() };
+        let walk = Walk { steps: &steps, sampler: Sampler::Ancestral, seed: rng::EVALUATION_SEED, frames: &frames, stop };
+        let drawn = match pool.install(|| walk.draw(&network, count)) {
+            Ok(drawn) => drawn,
             Err(Interrupted::Stopped) => return Ok(false),
             Err(Interrupted::Denoiser(error)) => return Err(TrainError::Denoiser(error)),
         };
+        if let Some(ending) = ending {
+            let way = reverse::bytes(&drawn, diffusion, &network)?;
+            fs::write_atomic(&self.dir.reverse_path(weights.step, ending), &way)?;
+        }
+        let samples = drawn.x;
         if last {
             let first = |n: usize, of: usize| (0..of.min(n)).collect::<Vec<_>>();
             let test = scaled(&self.dataset.test, &first(quality::MOST, self.dataset.test.len()));

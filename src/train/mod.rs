@@ -16,6 +16,7 @@ mod evaluation;
 pub mod floor;
 mod gradient;
 mod network;
+pub mod reverse;
 mod samples;
 mod trained;
 mod trainer;

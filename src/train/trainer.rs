@@ -13,8 +13,8 @@ use crate::ops::cuda;
 use crate::optim::{AdamW, Weights};
 use crate::record::{Evaluation, Event, LossRow, SampleQuality, Split};
 use crate::store::{
-    LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_rows, read_rows_at, write_losses,
-    write_rows,
+    LOSSES, Manifest, Provenance, RunColumns, RunDir, SCHEMA, Status, StoreError, Volatile, fs, read_fresh_rows, read_rows,
+    write_fresh_rows, write_losses,
 };
 use candle_core::Device;
 use std::collections::HashSet;
@@ -391,7 +391,7 @@ impl<'a> Trainer<'a> {
         let group = |r: &LossRow| (r.step, r.split, r.weights);
         for (_, path) in self.dir.row_files()?.into_iter().filter(|(at, _)| *at <= step) {
             let there: HashSet<_> = rows.iter().map(group).collect();
-            rows.extend(read_rows_at(&path)?.into_iter().filter(|r| !there.contains(&group(r))));
+            rows.extend(read_fresh_rows(&path)?.into_iter().filter(|r| !there.contains(&group(r))));
         }
         Ok(rows)
     }
@@ -405,16 +405,15 @@ impl<'a> Trainer<'a> {
 
     /// Rows and evaluations first, then the checkpoint that makes them count.
     ///
-    /// The table is written anew when it has grown by half, or where the run ends or pauses (`whole`); other checkpoints
+    /// The table is written anew when it has doubled, or where the run ends or pauses (`whole`); other checkpoints
     /// write their own rows beside it. Else a long run of a small network would spend its time on writing the same rows.
     fn checkpoint(&mut self, weights: &Weights, window: &Window, whole: bool) -> Result<(), TrainError> {
-        let whole = whole || 2 * (self.rows.len() - self.tabled) >= self.tabled;
+        let whole = whole || self.rows.len() >= 2 * self.tabled;
         if whole {
             self.write_results()?;
         } else {
             if self.saved < self.rows.len() {
-                let columns = columns_of(self.config, &self.dataset.name);
-                write_rows(&self.dir.rows_path(weights.step), &columns, &self.rows[self.saved..])?;
+                write_fresh_rows(&self.dir.rows_path(weights.step), &self.rows[self.saved..])?;
             }
             self.dir.write_evaluations(&self.evaluations)?;
         }
@@ -490,7 +489,7 @@ impl<'a> Trainer<'a> {
             parameters: self.model.layout().total() as u64,
             evaluations: last,
             files,
-            provenance: self.options.provenance.clone(),
+            provenance: Provenance { data: Some(self.dataset.info.fingerprint.clone()), ..self.options.provenance.clone() },
             volatile: Volatile {
                 started: if before.attempts > 0 { before.started } else { now - seconds },
                 ended: now,
@@ -510,6 +509,8 @@ impl<'a> Trainer<'a> {
             root.join(LOSSES),
             root.join("metrics.jsonl"),
             self.dir.sample_path(step),
+            self.dir.reverse_path(step, "png"),
+            self.dir.reverse_path(step, "csv"),
             self.dir.checkpoint_path(step),
         ];
         let inside = |path: &std::path::PathBuf| Some(path.strip_prefix(root).ok()?.to_str()?.to_owned());

@@ -11,4 +11,5 @@ mod report_command;
 mod report_page;
 mod report_speed;
 mod sampling;
+mod store;
 mod training;

@@ -84,7 +84,7 @@ fn a_zero_network_starts_at_an_error_of_one() {
 }
 
 /// Runs tiny.toml one run at a time and interrupts it after so many events; false if it was faster.
-fn interrupted_after(lab: &Lab, events: usize) -> bool {
+pub fn interrupted_after(lab: &Lab, events: usize) -> bool {
     let mut child =
         lab.command(&["sweep", "tiny.toml", "--progress", "json", "-j", "1"]).stdout(Stdio::piped()).stderr(Stdio::null()).spawn().unwrap();
     let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();

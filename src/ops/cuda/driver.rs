@@ -33,6 +33,11 @@ fn keep_memory(device: &CudaDevice) -> Result<()> {
     }
 }
 
+/// What the device calls itself, e.g. `NVIDIA H100 80GB HBM3`.
+pub fn name(device: &Device) -> Option<String> {
+    device.as_cuda_device().ok()?.cuda_stream().context().name().ok()
+}
+
 /// Whether products and convolutions of f32 may round their factors to TF32 (10 bits of mantissa) from now on, in this
 /// process.
 pub fn allow_tf32(allow: bool) {

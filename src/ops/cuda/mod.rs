@@ -44,7 +44,7 @@ mod tests;
 pub(super) use attention::attention;
 pub(super) use conv2d::{Sizes as ConvSizes, conv2d};
 pub use diffusion::{DeviceExamples, DeviceProcess, Drawn, Placed};
-pub use driver::{allow_tf32, open};
+pub use driver::{allow_tf32, name, open};
 pub(super) use elementwise::{add_channels, concat, dropout, silu, tokens, upsample2x};
 pub(super) use group_norm::group_norm;
 pub(super) use layer_norm::layer_norm;

@@ -11,6 +11,11 @@ pub fn open(_ordinal: usize) -> Result<Device> {
     bail!("{ABSENT}")
 }
 
+/// A device that is none has no name.
+pub fn name(_device: &Device) -> Option<String> {
+    None
+}
+
 /// Changes nothing: the build has no CUDA.
 pub fn allow_tf32(_allow: bool) {}
 

@@ -9,6 +9,12 @@ pub enum Swatch {
     Line(Stroke),
     Box(Rgb),
     Dot(Rgb),
+    /// A hollow dot.
+    Ring(Rgb),
+    /// A short upright line.
+    Tick(Rgb),
+    /// A cross.
+    Cross(Rgb),
     /// Only text: the name of the entries that follow.
     None,
 }
@@ -31,7 +37,7 @@ impl Legend {
     fn swatch_width(swatch: Swatch) -> f64 {
         match swatch {
             Swatch::Line(_) => 38.0,
-            Swatch::Box(_) | Swatch::Dot(_) => 20.0,
+            Swatch::Box(_) | Swatch::Dot(_) | Swatch::Ring(_) | Swatch::Tick(_) | Swatch::Cross(_) => 20.0,
             Swatch::None => 0.0,
         }
     }
@@ -76,6 +82,9 @@ impl Legend {
                 Swatch::Line(stroke) => scene.line(vec![(left, middle), (left + 31.0, middle)], stroke),
                 Swatch::Box(color) => scene.rect(left, middle - 7.0, 14.0, 14.0, color),
                 Swatch::Dot(color) => scene.dot((left + 7.0, middle), 4.5, color, None),
+                Swatch::Ring(color) => scene.dot((left + 7.0, middle), 4.2, [255; 3], Some((color, 1.8))),
+                Swatch::Tick(color) => scene.line(vec![(left + 7.0, middle - 8.0), (left + 7.0, middle + 8.0)], Stroke::solid(color, 2.2)),
+                Swatch::Cross(color) => scene.cross((left + 7.0, middle), 4.5, color),
                 Swatch::None => {}
             }
             let swatch = Self::swatch_width(entry.swatch);

@@ -14,6 +14,7 @@ pub mod panel;
 pub mod raster;
 pub mod scene;
 pub mod svg;
+pub mod thin;
 
 pub use axis::Axis;
 pub use legend::{Entry, Legend, Swatch};

@@ -5,6 +5,8 @@
 use super::axis::Axis;
 use super::fonts::text_width;
 use super::scene::{Anchor, Rgb, Scene, Stroke};
+use super::thin;
+use crate::report::theme::tint;
 
 /// Text of ticks, and of everything else inside a figure.
 pub const TICK_SIZE: f64 = 14.0;
@@ -12,6 +14,9 @@ pub const LABEL_SIZE: f64 = 15.0;
 pub const INK: Rgb = [0x22, 0x22, 0x22];
 pub const MUTED: Rgb = [0x55, 0x55, 0x55];
 pub const GRID: Rgb = [0xE4, 0xE4, 0xE4];
+
+/// How much lower a panel is whose x axis is named by another one below it.
+pub const UNLABELLED: f64 = 20.0;
 
 /// A place in a figure.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -57,7 +62,7 @@ impl Panel {
         let widest = y.ticks.iter().map(|t| text_width(&t.label, TICK_SIZE, false)).fold(0.0, f64::max);
         // The last x label is centred on its tick and may stick out.
         let overhang = x.ticks.last().map_or(0.0, |t| text_width(&t.label, TICK_SIZE, false) / 2.0);
-        let (left, top, bottom) = (widest + 12.0, 30.0, 48.0);
+        let (left, top, bottom) = (widest + 12.0, 30.0, if x_label.is_empty() { 48.0 - UNLABELLED } else { 48.0 });
         let area = Rect::new(place.x + left, place.y + top, place.w - left - overhang.max(6.0), place.h - top - bottom);
         let panel = Self { area, x, y };
         panel.draw_frame(scene, place, heading, x_label);
@@ -111,13 +116,20 @@ impl Panel {
     /// A line through `points`, broken where a value has no place.
     pub fn line(&self, scene: &mut Scene, points: &[(f64, f64)], stroke: Stroke) {
         let mut piece = Vec::new();
+        let mut flush = |piece: Vec<(f64, f64)>| match thin::line(&piece) {
+            Some(enough) => {
+                scene.thinned = true;
+                scene.line(enough, stroke);
+            }
+            None => scene.line(piece, stroke),
+        };
         for &(x, y) in points {
             match self.place(x, y) {
                 Some(p) => piece.push(p),
-                None => scene.line(std::mem::take(&mut piece), stroke),
+                None => flush(std::mem::take(&mut piece)),
             }
         }
-        scene.line(piece, stroke);
+        flush(piece);
     }
 
     /// The area between `low` and `high` of (x, low, high), broken where there is no interval. Where a bound has no
@@ -125,6 +137,10 @@ impl Panel {
     pub fn band(&self, scene: &mut Scene, points: &[(f64, f64, f64)], color: Rgb, opacity: f64) {
         let mut piece: Vec<(f64, f64, f64)> = Vec::new();
         let mut flush = |piece: &mut Vec<(f64, f64, f64)>| {
+            if let Some(enough) = thin::band(piece) {
+                scene.thinned = true;
+                *piece = enough;
+            }
             let mut outline: Vec<(f64, f64)> = piece.iter().map(|&(x, _, high)| (x, high)).collect();
             outline.extend(piece.iter().rev().map(|&(x, low, _)| (x, low)));
             scene.polygon(outline, color, opacity);
@@ -141,6 +157,21 @@ impl Panel {
             }
         }
         flush(&mut piece);
+    }
+
+    /// Names lines at their right ends, beside the frame: (name, colour, last value). Names that are close are moved apart, and a
+    /// thin line leads to a name that was moved.
+    pub fn name_ends(&self, scene: &mut Scene, ends: &[(String, Rgb, f64)]) {
+        let ends: Vec<(&String, Rgb, f64)> =
+            ends.iter().filter_map(|(name, color, y)| Some((name, *color, self.place(self.x.high, *y)?.1))).collect();
+        let middles = apart(&ends.iter().map(|e| e.2).collect::<Vec<_>>(), self.area.y + 6.0, self.area.bottom() - 6.0);
+        for ((name, color, y), middle) in ends.into_iter().zip(middles) {
+            let x = self.area.right();
+            if (middle - y).abs() > 3.0 {
+                scene.line(vec![(x + 1.0, y), (x + 9.0, middle)], Stroke::solid(tint(color, 0.6), 1.0));
+            }
+            scene.text((x + 12.0, middle + 0.36 * TICK_SIZE), name, TICK_SIZE, darker(color), Anchor::Start);
+        }
     }
 
     pub fn dot(&self, scene: &mut Scene, x: f64, y: f64, radius: f64, fill: Rgb) {
@@ -160,10 +191,64 @@ impl Panel {
     }
 }
 
+/// From one line of text to the next.
+pub const LINE: f64 = 17.0;
+
+/// `ys` moved as little as it takes for neighbours to be a line of text apart and all to lie in `top..=bottom`, where they have
+/// room for that.
+fn apart(ys: &[f64], top: f64, bottom: f64) -> Vec<f64> {
+    let mut order: Vec<usize> = (0..ys.len()).collect();
+    order.sort_by(|a, b| ys[*a].total_cmp(&ys[*b]));
+    // Names that touch form blocks, and a block stands around the mean of where its names want to be.
+    let mut blocks: Vec<(f64, usize)> = Vec::new();
+    for i in &order {
+        blocks.push((ys[*i], 1));
+        while let [.., (a, n), (b, m)] = blocks[..] {
+            if b - a >= LINE * (n + m) as f64 / 2.0 {
+                break;
+            }
+            blocks.truncate(blocks.len() - 2);
+            blocks.push(((a * n as f64 + b * m as f64) / (n + m) as f64, n + m));
+        }
+    }
+    let mut places: Vec<f64> =
+        blocks.into_iter().flat_map(|(middle, n)| (0..n).map(move |k| middle + LINE * (k as f64 - (n as f64 - 1.0) / 2.0))).collect();
+    let mut least = top;
+    for y in &mut places {
+        *y = y.max(least);
+        least = *y + LINE;
+    }
+    let mut most = bottom;
+    for y in places.iter_mut().rev() {
+        *y = y.min(most);
+        most = *y - LINE;
+    }
+    let mut out = vec![0.0; ys.len()];
+    order.into_iter().zip(places).for_each(|(i, y)| out[i] = y);
+    out
+}
+
+/// A colour as text has it: pale ones are hard to read in thin strokes.
+fn darker(color: Rgb) -> Rgb {
+    color.map(|c| (f64::from(c) * 0.82) as u8)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use crate::report::draw::Shape;
+
+    #[test]
+    fn names_are_moved_apart_and_no_further() {
+        assert_eq!(apart(&[50.0, 10.0, 90.0], 0.0, 100.0), [50.0, 10.0, 90.0]);
+        let moved = apart(&[50.0, 51.0, 49.0], 0.0, 100.0);
+        assert_eq!(moved, [50.0, 50.0 + LINE, 50.0 - LINE]);
+        let low = apart(&[99.0, 98.0, 97.0, 20.0], 0.0, 100.0);
+        assert!(low.iter().all(|y| (0.0..=100.0).contains(y)) && low[3] == 20.0);
+        let mut sorted = low.clone();
+        sorted.sort_by(f64::total_cmp);
+        assert!(sorted.windows(2).all(|w| w[1] - w[0] >= LINE - 1e-9), "{low:?}");
+    }
 
     fn panel(scene: &mut Scene) -> Panel {
         Panel::new(scene, Rect::new(0.0, 0.0, 400.0, 300.0), "Loss", "t", Axis::log(1.0, 1000.0), Axis::log(1e-6, 1.0))

@@ -67,11 +67,13 @@ pub struct Scene {
     pub width: f64,
     pub height: f64,
     pub shapes: Vec<Shape>,
+    /// Whether lines were drawn by fewer points than they have: see [`thin`](super::thin).
+    pub thinned: bool,
 }
 
 impl Scene {
     pub fn new(width: f64, height: f64) -> Self {
-        Self { width, height, shapes: Vec::new() }
+        Self { width, height, shapes: Vec::new(), thinned: false }
     }
 
     pub fn polygon(&mut self, points: Vec<(f64, f64)>, color: Rgb, opacity: f64) {
@@ -92,6 +94,12 @@ impl Scene {
 
     pub fn dot(&mut self, center: (f64, f64), radius: f64, fill: Rgb, outline: Option<(Rgb, f64)>) {
         self.shapes.push(Shape::Dot { center, radius, fill, outline });
+    }
+
+    pub fn cross(&mut self, (x, y): (f64, f64), size: f64, color: Rgb) {
+        for turn in [1.0, -1.0] {
+            self.line(vec![(x - size, y - turn * size), (x + size, y + turn * size)], Stroke::solid(color, 1.8));
+        }
     }
 
     pub fn text(&mut self, at: (f64, f64), text: &str, size: f64, color: Rgb, anchor: Anchor) {

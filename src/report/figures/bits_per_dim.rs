@@ -8,9 +8,10 @@ use crate::report::draw::fonts::{fitted, text_width};
 use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE};
 use crate::report::draw::{Anchor, Entry, Legend, Panel, Rect, Scene, Stroke, Swatch};
 use crate::report::stats::Interval;
-use crate::report::study::Study;
+use crate::report::study::{Cell, Study};
 use crate::report::text::{self, Csv, plain};
 use crate::report::theme::{GREY, tint};
+use crate::store::RunState;
 
 /// Strength of the cell's colour in the bars of decoder, KL terms and prior.
 const STRENGTHS: [(&str, f64); 3] = [("decoder (t = 1)", 1.0), ("KL terms (t ≥ 2)", 0.55), ("prior", 0.25)];
@@ -27,6 +28,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             bits: cell.interval(|e| e.bits_per_dim),
             terms: TERMS.map(|term| cell.interval(term)),
             seeds: cell.by_seed(|e| e.bits_per_dim).into_iter().collect(),
+            lost: lost(cell),
             published: study.published_for(cell, METRIC).into_iter().map(|(_, value)| value).collect(),
         })
         .collect();
@@ -106,17 +108,27 @@ struct Row {
     bits: Interval,
     terms: [Interval; 3],
     seeds: Vec<(i64, f64)>,
+    /// Runs without a result, in words.
+    lost: String,
     /// Dashed lines of this row alone.
     published: Vec<f64>,
 }
 
+/// `2 diverged, 1 failed`.
+fn lost(cell: &Cell) -> String {
+    let states = [RunState::Diverged, RunState::Failed].map(|s| (cell.count(s), s));
+    states.iter().filter(|(n, _)| *n > 0).map(|(n, s)| format!("{n} {s}")).collect::<Vec<_>>().join(", ")
+}
+
 impl Row {
     fn value_label(&self) -> String {
-        match self.bits.n {
-            0 => "no result".into(),
+        let value = match self.bits.n {
+            0 if self.lost.is_empty() => "no result".into(),
+            0 => String::new(),
             1 => format!("{} (n = 1)", text::plus_minus(self.bits.mean, f64::NAN)),
             _ => text::plus_minus(self.bits.mean, self.bits.half),
-        }
+        };
+        [value, self.lost.clone()].into_iter().filter(|s| !s.is_empty()).collect::<Vec<_>>().join(", ")
     }
 }
 

@@ -1,6 +1,6 @@
 //! Where in t the cells differ: the difference to a reference cell, added up from t = 1.
 
-use super::{Drawn, Figure, HEIGHT, with_legend};
+use super::{Drawn, Figure, HEIGHT, canvas};
 use crate::report::ReportError;
 use crate::report::compare::term_differences;
 use crate::report::draw::axis::{Axis, Scale};
@@ -25,7 +25,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     if curves.is_empty() {
         return Ok(Drawn::skipped("difference", "no two cells have common seeds and timesteps to compare by t"));
     }
-    let (mut scene, place) = with_legend(study, HEIGHT);
+    let (mut scene, place, names) = canvas(study, HEIGHT);
     let last = reference.timesteps();
     let values = || curves.iter().flat_map(|(_, rows)| rows.iter().flat_map(|r| [r.sum.mean, r.sum.low(), r.sum.high()])).chain([0.0]);
     let means = curves.iter().flat_map(|(_, rows)| rows.iter().map(|r| r.sum.mean)).chain([0.0]);
@@ -40,9 +40,14 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         let band: Vec<_> = rows.iter().filter(|r| r.t > 0).map(|r| (f64::from(r.t), r.sum.low(), r.sum.high())).collect();
         panel.band(&mut scene, &band, cell.look.color, study.band_opacity());
     }
+    let mut ends = Vec::new();
     for (cell, rows) in &curves {
         let line: Vec<_> = rows.iter().filter(|r| r.t > 0).map(|r| (f64::from(r.t), r.sum.mean)).collect();
         panel.line(&mut scene, &line, cell.look.line(2.2));
+        ends.extend(line.last().map(|end| (cell.label.clone(), cell.look.color, end.1)));
+    }
+    if names.at_ends {
+        panel.name_ends(&mut scene, &ends);
     }
     let mut csv =
         Csv::new(&["cell", "reference", "t", "n", "difference", "low", "high", "cumulative", "cumulative_low", "cumulative_high"]);

@@ -6,15 +6,28 @@
 
 mod axis_sweep;
 mod bits_per_dim;
+mod curves;
 mod difference;
+mod dot_rows;
+mod estimator;
+mod excess;
 mod forward;
+mod gradient_norm;
+mod heat_map;
 mod loss_curves;
+mod quartiles;
+mod rate_distortion;
+mod reverse;
+mod sample_quality;
 mod samples;
 mod schedules;
+mod score_field;
 mod share;
 mod terms;
 
 use super::ReportError;
+use super::draw::fonts::text_width;
+use super::draw::panel::TICK_SIZE;
 use super::draw::{Rect, Scene};
 use super::study::Study;
 use rayon::prelude::*;
@@ -54,8 +67,26 @@ impl Drawn {
 
 type Draw = fn(&Study) -> Result<Drawn, ReportError>;
 
-const FIGURES: &[Draw] =
-    &[bits_per_dim::draw, terms::draw, difference::draw, share::draw, loss_curves::draw, schedules::draw, samples::draw, forward::draw];
+/// In the order of the page.
+const FIGURES: &[Draw] = &[
+    bits_per_dim::draw,
+    terms::draw,
+    difference::draw,
+    share::draw,
+    excess::draw,
+    rate_distortion::draw,
+    loss_curves::draw,
+    quartiles::draw,
+    heat_map::draw,
+    estimator::draw,
+    gradient_norm::draw,
+    samples::draw,
+    sample_quality::draw,
+    reverse::draw,
+    score_field::draw,
+    schedules::draw,
+    forward::draw,
+];
 
 /// All figures in the order of the page, drawn in parallel.
 pub fn draw_all(study: &Study) -> Result<Vec<Drawn>, ReportError> {
@@ -63,7 +94,52 @@ pub fn draw_all(study: &Study) -> Result<Vec<Drawn>, ReportError> {
     // Sweeps of a number come right after the bars they explain.
     let sweeps: Vec<Drawn> = axis_sweep::keys(study).par_iter().map(|key| axis_sweep::draw(study, key)).collect();
     drawn.splice(1..1, sweeps);
+    for d in &mut drawn {
+        if let Drawn::Figure(figure) = d
+            && figure.scene.thinned
+        {
+            figure.caption += THINNED;
+        }
+    }
     Ok(drawn)
+}
+
+const THINNED: &str = " Lines with more points than the figure has pixels are drawn by the first, lowest, highest and last point of each half pixel; the csv has all.";
+
+/// Where the cells of a figure are named.
+#[derive(Clone, Copy, Debug)]
+struct Names {
+    /// At the right ends of their lines; else in the legend.
+    at_ends: bool,
+}
+
+impl Names {
+    const LEGEND: Names = Names { at_ends: false };
+}
+
+/// Lines that can be named at their ends, and the room for a name.
+const AT_ENDS: usize = 8;
+const NAME_ROOM: f64 = 190.0;
+
+/// The room that names at the ends of lines take; `None` where they are too many or too long.
+fn room_at_ends<'a>(names: impl Iterator<Item = &'a str>) -> Option<f64> {
+    let widths: Vec<f64> = names.map(|n| text_width(n, TICK_SIZE, false)).collect();
+    let widest = widths.iter().copied().fold(0.0, f64::max);
+    (2..=AT_ENDS).contains(&widths.len()).then_some(widest + 16.0).filter(|_| widest <= NAME_ROOM)
+}
+
+/// The ground of a figure with one panel: cells are named at the ends of their lines where the names fit, else above.
+fn canvas(study: &Study, height: f64) -> (Scene, Rect, Names) {
+    match room_at_ends(study.cells.iter().map(|c| c.label.as_str())) {
+        Some(room) => {
+            let rest = Rect::new(MARGIN, MARGIN, WIDTH - 2.0 * MARGIN - room, height - 2.0 * MARGIN);
+            (Scene::new(WIDTH, height), rest, Names { at_ends: true })
+        }
+        None => {
+            let (scene, rest) = with_legend(study, height);
+            (scene, rest, Names::LEGEND)
+        }
+    }
 }
 
 /// An empty scene with the study's legend on top, and the place that is left below it.
@@ -102,6 +178,9 @@ mod tests {
         }
     }
 
+    /// Figures of single examples or of none.
+    const WITHOUT_N: [&str; 5] = ["schedules", "samples", "forward", "reverse", "score_field"];
+
     fn check(data: &crate::report::SweepData) -> Vec<Drawn> {
         let drawn = draw_all(&Study::new(data)).unwrap();
         for d in &drawn {
@@ -109,11 +188,7 @@ mod tests {
                 texts_are_inside_and_apart(figure);
                 assert!(figure.csv.lines().count() > 1, "{} has an empty csv", figure.name);
                 assert!(!figure.csv.contains("NaN") && !figure.csv.contains("inf"), "{}", figure.name);
-                assert!(
-                    figure.caption.contains("n = ") || ["schedules", "samples", "forward"].contains(&figure.name.as_str()),
-                    "{}",
-                    figure.caption
-                );
+                assert!(figure.caption.contains("n = ") || WITHOUT_N.contains(&figure.name.as_str()), "{}", figure.caption);
             }
         }
         drawn
@@ -123,7 +198,10 @@ mod tests {
     fn no_text_of_any_figure_is_clipped_or_lies_over_another() {
         let drawn = check(&synthetic::sweep());
         let figures = drawn.iter().filter(|d| matches!(d, Drawn::Figure(_))).count();
-        assert_eq!(figures, FIGURES.len() - 1, "all but the samples, of which there are none");
+        let skipped: Vec<&str> =
+            drawn.iter().filter_map(|d| if let Drawn::Skipped { name, .. } = d { Some(name.as_str()) } else { None }).collect();
+        assert_eq!(skipped, ["excess", "samples", "sample_quality", "reverse", "score_field"], "what the made-up runs have nothing of");
+        assert_eq!(figures, FIGURES.len() - skipped.len());
         check(&synthetic::numeric_sweep("train.lr", &["1e-5", "1e-4", "1e-3", "1e-2"]));
     }
 
@@ -133,6 +211,7 @@ mod tests {
         for r in &mut data.runs[..3] {
             r.state = RunState::Pending;
             r.losses = Default::default();
+            r.history = Default::default();
             r.evaluations.clear();
             r.manifest = None;
         }
@@ -148,6 +227,7 @@ mod tests {
         for r in &mut data.runs {
             r.state = RunState::Pending;
             r.losses = Default::default();
+            r.history = Default::default();
             r.evaluations.clear();
         }
         let drawn = check(&data);
@@ -160,7 +240,7 @@ mod tests {
         data.runs.retain(|r| r.run.seed == 1);
         for d in check(&data) {
             if let Drawn::Figure(f) = d
-                && ["loss_curves", "terms", "difference"].contains(&f.name.as_str())
+                && ["loss_curves", "terms", "difference", "quartiles", "gradient_norm"].contains(&f.name.as_str())
             {
                 assert!(f.caption.contains("n = 1") && f.caption.contains("no band"), "{}: {}", f.name, f.caption);
             }

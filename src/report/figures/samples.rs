@@ -1,23 +1,29 @@
 //! Sample grids of the cells side by side.
 
+use super::reverse::{dots, frame};
 use super::{Drawn, Figure, MARGIN, WIDTH};
 use crate::report::ReportError;
 use crate::report::draw::fonts::fitted;
-use crate::report::draw::panel::{GRID, INK, LABEL_SIZE, MUTED, TICK_SIZE};
-use crate::report::draw::{Anchor, Scene, Stroke};
+use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE};
+use crate::report::draw::{Anchor, Rgb, Scene};
+use crate::report::input::Reverse;
 use crate::report::study::Study;
-use crate::report::text::{Csv, grouped};
+use crate::report::text::{Csv, grouped, plain};
 use image::RgbImage;
 use std::sync::Arc;
 
 const GAP: f64 = 16.0;
 const HEAD: f64 = 44.0;
+const BEHIND: Rgb = [0xBB, 0xBB, 0xBB];
 
-struct Tile {
+struct Tile<'a> {
+    cell: usize,
     label: String,
     seed: i64,
     step: i64,
     image: Result<Arc<RgbImage>, String>,
+    /// Where the run has kept them: drawn one by one in place of the picture.
+    points: Option<&'a [[f32; 2]]>,
 }
 
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
@@ -25,11 +31,16 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let tiles: Vec<Tile> = study
         .cells
         .iter()
-        .filter_map(|cell| {
+        .enumerate()
+        .filter_map(|(index, cell)| {
             let run = cell.runs.iter().find(|r| !r.data.samples.is_empty())?;
             let (step, path) = run.data.samples.iter().max_by_key(|(step, _)| *step)?;
             let image = image::open(path).map(|i| Arc::new(i.to_rgb8())).map_err(|e| e.to_string());
-            Some(Tile { label: cell.label.clone(), seed: run.seed(), step: *step, image })
+            let points = match &run.data.reverse {
+                Some(Reverse::Points { frames, .. }) => frames.iter().find(|f| f.t == 0).map(|f| f.x_t.as_slice()),
+                _ => None,
+            };
+            Some(Tile { cell: index, label: cell.label.clone(), seed: run.seed(), step: *step, image, points })
         })
         .collect();
     if tiles.is_empty() {
@@ -46,33 +57,51 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let height = width * aspect + HEAD;
     let rows = tiles.len().div_ceil(columns);
     let mut scene = Scene::new(WIDTH, 2.0 * MARGIN + rows as f64 * height + (rows as f64 - 1.0) * GAP);
-    let mut csv = Csv::new(&["cell", "seed", "step"]);
+    let behind: Vec<[f32; 2]> = match &study.data.forward {
+        Ok(f) if !f.shape.is_image() => f.examples.iter().filter_map(|p| Some([*p.first()?, *p.get(1)?])).collect(),
+        _ => Vec::new(),
+    };
+    let mut csv = Csv::new(&["cell", "seed", "step", "x", "y"]);
     for (i, tile) in tiles.iter().enumerate() {
         let (x, y) = (MARGIN + (i % columns) as f64 * (width + GAP), MARGIN + (i / columns) as f64 * (height + GAP));
         scene.bold((x, y + 15.0), &fitted(&tile.label, LABEL_SIZE, true, width), LABEL_SIZE, INK, Anchor::Start);
         let below = format!("seed {}, step {}", tile.seed, grouped(tile.step));
         scene.text((x, y + 34.0), &fitted(&below, TICK_SIZE, false, width), TICK_SIZE, MUTED, Anchor::Start);
+        if let Some(points) = tile.points {
+            dots(&mut scene, &behind, (x, y + HEAD), width, 1.2, BEHIND);
+            dots(&mut scene, points, (x, y + HEAD), width, 1.5, study.cells[tile.cell].look.color);
+            frame(&mut scene, (x, y + HEAD), (width, width));
+            continue;
+        }
         match &tile.image {
             Ok(image) => {
                 let h = width * f64::from(image.height()) / f64::from(image.width());
                 scene.picture((x, y + HEAD), (width, h), image.clone());
-                scene.line(
-                    vec![(x, y + HEAD), (x + width, y + HEAD), (x + width, y + HEAD + h), (x, y + HEAD + h), (x, y + HEAD)],
-                    Stroke::solid(GRID, 1.0),
-                );
+                frame(&mut scene, (x, y + HEAD), (width, h));
             }
             Err(_) => scene.text((x, y + HEAD + 20.0), "cannot be read", TICK_SIZE, MUTED, Anchor::Start),
         }
-        csv.row(&[tile.label.clone(), tile.seed.to_string(), tile.step.to_string()]);
+    }
+    for tile in &tiles {
+        let mut row = |x: String, y: String| csv.row(&[tile.label.clone(), tile.seed.to_string(), tile.step.to_string(), x, y]);
+        match tile.points {
+            Some(points) => points.iter().for_each(|p| row(plain(f64::from(p[0])), plain(f64::from(p[1])))),
+            None => row(String::new(), String::new()),
+        }
     }
     let broken: Vec<String> = tiles.iter().filter_map(|t| t.image.as_ref().err().map(|e| format!("{}: {e}", t.label))).collect();
     let broken = if broken.is_empty() { String::new() } else { format!(" Could not be read: {}.", broken.join("; ")) };
+    let points = if tiles.iter().any(|t| t.points.is_some()) {
+        " Points: up to 300 samples of each cell over held-out data (grey), standardised coordinates from −3.2 to 3.2 on both axes, those beyond left out."
+    } else {
+        ""
+    };
     Ok(Drawn::Figure(Box::new(Figure {
         name: "samples".into(),
         title: "Samples".into(),
         caption: format!(
             "Samples of each cell at its last step, from the first seed that has any, not selected. Runs of one seed start from the same noise, so the \
-             same place in two grids is comparable.{broken}"
+             same place in two grids is comparable.{points}{broken}"
         ),
         csv: csv.finish(),
         more_csv: Vec::new(),

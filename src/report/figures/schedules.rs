@@ -94,6 +94,24 @@ fn legend(lines: &[Line]) -> Legend {
     Legend { entries }
 }
 
+const ROW: f64 = 320.0;
+
+/// Of the step with that index.
+type Function<'a> = &'a dyn Fn(&NoiseSchedule, usize) -> f64;
+
+fn beta(s: &NoiseSchedule, i: usize) -> f64 {
+    s.betas[i]
+}
+
+/// −∞ at zero terminal SNR: the line ends before it, the table says it.
+fn log_snr(s: &NoiseSchedule, i: usize) -> f64 {
+    (s.alpha_bars[i] / (1.0 - s.alpha_bars[i])).ln()
+}
+
+fn ratio(s: &NoiseSchedule, i: usize) -> f64 {
+    s.posterior_variances[i] / s.betas[i]
+}
+
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let lines = distinct(study)?;
     if lines.is_empty() {
@@ -102,36 +120,80 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let legend = legend(&lines);
     let width = WIDTH - 2.0 * MARGIN;
     let top = MARGIN + legend.height(width) + 6.0;
-    let mut scene = Scene::new(WIDTH, top + 440.0);
+    let mut scene = Scene::new(WIDTH, top + 2.0 * ROW + MARGIN);
     legend.draw(&mut scene, MARGIN, MARGIN, width);
-    let halves = Rect::new(MARGIN, top, width, 440.0 - MARGIN).columns(2, 28.0);
-    // −∞ at zero terminal SNR: the line ends before it, the table says it.
-    let log_snr = |a: f64| (a / (1.0 - a)).ln();
+    let rows = [0.0, ROW].map(|y| Rect::new(MARGIN, top + y, width, ROW - 10.0).columns(2, 28.0));
     let unit = || Axis::linear(0.0, 1.0, 5);
-    let left = Panel::new(&mut scene, halves[0], "ᾱ (share of signal variance)", "t/T", unit(), unit());
-    let values = lines.iter().flat_map(|l| l.schedule.alpha_bars.iter().map(|a| log_snr(*a))).filter(|v| v.is_finite());
-    let right =
-        Panel::new(&mut scene, halves[1], "log SNR = log ᾱ/(1 − ᾱ) (nats)", "t/T", unit(), Axis::around(values, Scale::Linear, 0.04, 7));
-    let mut csv = Csv::new(&["schedule", "timesteps", "t", "beta", "alpha_bar", "log_snr"]);
+    let all = |f: Function| -> Vec<f64> {
+        lines
+            .iter()
+            .flat_map(|l| (0..l.schedule.betas.len()).map(|i| f(&l.schedule, i)).collect::<Vec<_>>())
+            .filter(|v| v.is_finite())
+            .collect()
+    };
+    let longest = lines.iter().map(|l| l.timesteps).max().unwrap_or(1);
+    let panels = [
+        Panel::new(&mut scene, rows[0][0], "β (variance added by a step)", "t/T", unit(), Axis::around(all(&beta), Scale::Log, 0.04, 6)),
+        Panel::new(&mut scene, rows[0][1], "ᾱ (share of signal variance)", "t/T", unit(), unit()),
+        Panel::new(
+            &mut scene,
+            rows[1][0],
+            "log SNR = log ᾱ/(1 − ᾱ) (nats)",
+            "t/T",
+            unit(),
+            Axis::around(all(&log_snr), Scale::Linear, 0.04, 7),
+        ),
+        Panel::new(&mut scene, rows[1][1], "Posterior variance over β", "timestep t", Axis::log(0.94, f64::from(longest)), unit()),
+    ];
+    let functions: [Function; 4] = [&beta, &|s, i| s.alpha_bars[i], &log_snr, &ratio];
+    let mut csv = Csv::new(&["schedule", "timesteps", "t", "beta", "alpha_bar", "log_snr", "posterior_variance_ratio"]);
     for line in &lines {
-        let points = |f: &dyn Fn(f64) -> f64| -> Vec<(f64, f64)> {
-            let at = |i: usize| (i + 1) as f64 / f64::from(line.timesteps);
-            line.schedule.alpha_bars.iter().enumerate().map(|(i, a)| (at(i), f(*a))).filter(|(_, y)| y.is_finite()).collect()
-        };
-        left.line(&mut scene, &points(&|a| a), line.stroke);
-        right.line(&mut scene, &points(&log_snr), line.stroke);
-        for (i, (beta, a)) in line.schedule.betas.iter().zip(&line.schedule.alpha_bars).enumerate() {
-            csv.row(&[line.kind.clone(), line.timesteps.to_string(), (i + 1).to_string(), plain(*beta), plain(*a), plain(log_snr(*a))]);
+        let steps = 0..line.schedule.betas.len();
+        for (k, (panel, of)) in panels.iter().zip(functions).enumerate() {
+            let x = |i: usize| if k == 3 { (i + 1) as f64 } else { (i + 1) as f64 / f64::from(line.timesteps) };
+            let points: Vec<(f64, f64)> = steps.clone().map(|i| (x(i), of(&line.schedule, i))).filter(|p| p.1.is_finite()).collect();
+            panel.line(&mut scene, &points, line.stroke);
+        }
+        for i in steps {
+            let numbers = functions.map(|of| plain(of(&line.schedule, i)));
+            csv.row(&[vec![line.kind.clone(), line.timesteps.to_string(), (i + 1).to_string()], numbers.to_vec()].concat());
         }
     }
     Ok(Drawn::Figure(Box::new(Figure {
         name: "schedules".into(),
         title: "Noise schedules".into(),
-        caption: "The schedules that were compared, by definition and without noise. Left: ᾱ_t, the share of the variance of x_t that is signal. Right: its \
-                  log signal-to-noise ratio in nats. Both against t/T."
+        caption: "The schedules that were compared, by definition and without noise. Top: β_t on a logarithmic axis, and ᾱ_t, the share of the variance of \
+                  x_t that is signal, against t/T. Bottom: its log signal-to-noise ratio in nats against t/T, and β̃_t/β_t, the variance of \
+                  q(x_{t−1} | x_t, x₀) over that of a step, against t on a logarithmic axis (Nichol and Dhariwal 2021, Fig. 1): 0 at t = 1."
             .into(),
         csv: csv.finish(),
         more_csv: Vec::new(),
         scene,
     })))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::report::synthetic;
+
+    #[test]
+    fn the_csv_has_the_ratio_of_variances_from_the_definition() {
+        let data = synthetic::sweep();
+        let Drawn::Figure(figure) = draw(&Study::new(&data)).unwrap() else { panic!("no figure") };
+        let rows: Vec<Vec<f64>> = figure
+            .csv
+            .lines()
+            .filter(|l| l.starts_with("linear,"))
+            .map(|l| l.split(',').skip(1).map(|f| f.parse().unwrap()).collect())
+            .collect();
+        assert_eq!((rows.len(), rows[0][5]), (100, 0.0));
+        // β̃/β = (1 − ᾱ_{t−1})/(1 − ᾱ_t), with ᾱ from the betas of the table.
+        let mut alpha_bar = 1.0;
+        for row in rows {
+            let before = alpha_bar;
+            alpha_bar *= 1.0 - row[2];
+            assert!((row[3] - alpha_bar).abs() < 1e-12 && (row[5] - (1.0 - before) / (1.0 - alpha_bar)).abs() < 1e-9, "{row:?}");
+        }
+    }
 }
