@@ -74,13 +74,13 @@ check: _tools
     cargo fmt --check
     cargo clippy --locked --all-targets -- -D warnings
 
-# Ten thousand finished runs, and the commands that look at a whole store, timed: just bench-store [--cells N]
-bench-store *args: _quiet_build
-    @python3 benches/ten_thousand_runs.py --lab {{lab}} "$@"
-
 # How long the report of a hundred runs takes, and in how much memory.
 bench-report: _quiet_build
     cargo test --locked --test it -- --ignored --exact --nocapture report_speed::the_report_of_a_hundred_runs
+
+# Ten thousand finished runs, and the commands that look at a whole store, timed: just bench-store [--cells N]
+bench-store *args: _quiet_build
+    @python3 benches/ten_thousand_runs.py --lab {{lab}} "$@"
 
 # Steps, predictions and sweeps against PyTorch, interleaved; makes .bench/ with torch and diffusers the first time.
 bench-torch *args: _quiet_build

@@ -90,6 +90,13 @@ pub struct SweepData {
     pub credits: Vec<String>,
 }
 
+impl SweepData {
+    /// The sweeps as the store has them.
+    pub fn sweeps(&self) -> &[SweepRecord] {
+        if self.compared.is_empty() { std::slice::from_ref(&self.record) } else { &self.compared }
+    }
+}
+
 /// The way of the final samples from noise to data.
 #[derive(Clone, Debug, PartialEq)]
 pub enum Reverse {
@@ -113,11 +120,4 @@ pub struct Arrow {
     pub t: u32,
     pub at: [f32; 2],
     pub score: [f32; 2],
-}
-
-impl SweepData {
-    /// The sweeps as the store has them.
-    pub fn sweeps(&self) -> &[SweepRecord] {
-        if self.compared.is_empty() { std::slice::from_ref(&self.record) } else { &self.compared }
-    }
 }

@@ -102,8 +102,8 @@ struct Part {
     config_text: String,
     config: Option<RunConfig>,
     samples: Vec<(i64, PathBuf)>,
-    reverse: Option<Reverse>,
     not_finite: Option<NotFinite>,
+    reverse: Option<Reverse>,
     problem: Option<String>,
 }
 
@@ -117,8 +117,8 @@ fn read(run: &SweepRun, folder: Option<&RunDir>, root: &Path) -> Part {
         config_text: String::new(),
         config: None,
         samples: Vec::new(),
-        reverse: None,
         not_finite: None,
+        reverse: None,
         problem: None,
     };
     let Some(dir) = folder else { return part };

@@ -190,8 +190,8 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
     table(
         "ranking",
         &format!(
-            "Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds (the prior without); decoder + KL + prior \
-             are the bound's three terms{notes}; ≈: seeds that would resolve the difference at this spread",
+            "Cells by mean bound in {}, lower is better; ± is the half-width of the 95 % t-interval over n seeds (the prior without), decoder + KL + prior \
+             the bound's three terms; ≈: seeds that would resolve the difference at this spread{notes}",
             study.unit()
         ),
         &columns,
@@ -417,10 +417,10 @@ mod tests {
             mmd2_se: 0.0011,
         });
         let html = html(&data);
-        let columns = html.matches("<th scope").count();
-        assert_eq!(columns, 13);
+        let columns = html.matches("<th scope=\"col\"").count();
+        assert_eq!(columns, 14);
         for row in html.lines().filter(|l| l.starts_with("<tr><td")) {
-            assert_eq!(row.matches("<td").count(), columns, "{row}");
+            assert_eq!(row.matches("<td").count() + row.matches("<th scope=\"row\"").count(), columns, "{row}");
         }
         for words in ["0.250 (s.e. 0.012)", "0.500 (s.e. 0.031)", "−0.0020 (s.e. 0.0011)"] {
             assert!(html.contains(words), "{words} is missing in {html}");

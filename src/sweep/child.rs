@@ -184,7 +184,7 @@ fn last_lines(log: &str, told: Option<&str>) -> String {
     let mut stack = false;
     let worth = |line: &&str| {
         stack = *line == "stack backtrace:" || stack && line.starts_with(' ');
-        !stack && !line.trim().is_empty() && !told.is_some_and(|told| *line == format!("error: {told}"))
+        !stack && !line.trim().is_empty() && told.is_none_or(|told| *line != format!("error: {told}"))
     };
     let lines: Vec<&str> = log.lines().filter(worth).collect();
     lines[lines.len().saturating_sub(LOG_TAIL_LINES)..].join("\n")

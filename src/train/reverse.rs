@@ -77,8 +77,11 @@ fn rows(drawn: &Drawn, shape: Shape) -> Vec<Vec<f32>> {
     images
 }
 
+/// A place of the plane, and the score there.
+type Arrow = ([f32; 2], [f32; 2]);
+
 /// ∇ log p(x_t) = (√ᾱ_t x̂_0 − x_t)/(1 − ᾱ_t) at the places of a grid.
-fn score(diffusion: &Diffusion, network: &Network<'_>, t: Timestep) -> Result<Vec<([f32; 2], [f32; 2])>, DenoiserError> {
+fn score(diffusion: &Diffusion, network: &Network<'_>, t: Timestep) -> Result<Vec<Arrow>, DenoiserError> {
     let Some(d) = diffusion.gaussian() else { return Ok(Vec::new()) };
     let at = |i: usize| REACH * (2.0 * i as f32 / (GRID - 1) as f32 - 1.0);
     let places: Vec<[f32; 2]> = (0..GRID * GRID).map(|i| [at(i % GRID), at(i / GRID)]).collect();
