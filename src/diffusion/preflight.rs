@@ -101,7 +101,7 @@ impl Preflight {
             // Clipping takes the step's sting: x̂_0 cannot be off by more than 2.
             let (who, what) = match (loss, clipped) {
                 (LossVariant::Simple, true) => return out,
-                (LossVariant::Simple, false) => ("evaluations", "early ones say little else, and their plots want a logarithmic axis"),
+                (LossVariant::Simple, false) => ("every evaluation", "early ones say little else, and their plots want a logarithmic axis"),
                 _ => ("training on the bound", "its first steps learn t = T and little else"),
             };
             out.push(format!(
