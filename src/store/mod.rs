@@ -9,8 +9,7 @@
 //!
 //! "The same bytes" are those of `losses.parquet`, `metrics.jsonl`, `config.toml`, the samples and the checkpoints, and of
 //! `run.json` all but its volatile part, of a sweep that nothing disturbed (on a CPU; a GPU goes on from the exact checkpoint).
-//! The tests are in `tests/it/faults.rs` (F), `tests/it/interruptions.rs` (I), `tests/it/training.rs` (T), and where named. Each
-//! was seen to fail without what keeps the promise.
+//! The tests are in `tests/it/faults.rs` (F), `tests/it/interruptions.rs` (I), `tests/it/training.rs` (T), and where named.
 //!
 //! | fault | promise | test |
 //! |---|---|---|
