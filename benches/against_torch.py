@@ -6,7 +6,8 @@ Each workload is measured in rounds. In a round ddpm-lab runs once, as `ddpm-lab
 PyTorch; the variants are eager, eager in channels_last, both with fused AdamW, and torch.compile (the variant of eager that
 was faster, compiled). Of each, the median over the rounds of the round's median counts, and PyTorch counts with its best
 variant. A training step is everything between two updates: examples, timesteps, noise, forward, loss, backward, clipping,
-AdamW, the average of the weights. On CUDA PyTorch runs with TF32 allowed, and in bf16 too (autocast).
+AdamW, the average of the weights. On CUDA every workload is measured in TF32 (f32 whose products round their factors) and in
+bf16 (PyTorch: autocast), each against PyTorch's best of the same precision.
 
 Printed: milliseconds, the ratio of the medians (below 1: ddpm-lab is faster), the share of the processor's peak that ddpm-lab
 reaches by direct counting of operations (peak measured by `ddpm-lab bench`; Winograd convolutions can pass 100 %), and the
@@ -185,7 +186,7 @@ class Packed(nn.Module):
 
     def forward(self, x, t):
         half = self.sinusoid_width // 2
-        angle = t.float()[..., None] * torch.exp(torch.arange(half) * (-math.log(10_000.0) / (half - 1)))
+        angle = t.float()[..., None] * torch.exp(torch.arange(half, device=x.device) * (-math.log(10_000.0) / (half - 1)))
         e = torch.cat([angle.sin(), angle.cos()], -1)
         for i in range(2):
             e = F.silu(torch.baddbmm(self.b[i], e, self.w[i]))
@@ -196,19 +197,19 @@ class Packed(nn.Module):
         return torch.baddbmm(self.b[-1], h, self.w[-1])
 
 
-def packed_run_step(runs, batch, seconds):
+def packed_run_step(runs, batch, seconds, device):
     """Seconds of one run's step where `runs` train as one network."""
     torch.manual_seed(0)
-    net = Packed(runs, 2, (128, 128, 128))
+    net = Packed(runs, 2, (128, 128, 128)).to(device)
     weights = list(net.parameters())
     average = [w.detach().clone() for w in weights]
     adam = torch.optim.AdamW(weights, lr=1e-3, weight_decay=0.0, fused=True)
-    data = torch.rand(8192, 2)
-    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000), 0)
+    data = torch.rand(8192, 2, device=device)
+    alpha_bar = torch.cumprod(1 - torch.linspace(1e-4, 0.02, 1000, device=device), 0)
 
     def step():
-        x0 = data[torch.randint(0, len(data), (runs, batch))]
-        t = torch.randint(0, 1000, (runs, batch))
+        x0 = data[torch.randint(0, len(data), (runs, batch), device=device)]
+        t = torch.randint(0, 1000, (runs, batch), device=device)
         noise = torch.randn_like(x0)
         a = alpha_bar[t][..., None]
         loss = (net(a.sqrt() * x0 + (1 - a).sqrt() * noise, t) - noise).square().mean((1, 2)).sum()
@@ -224,7 +225,7 @@ def packed_run_step(runs, batch, seconds):
         with torch.no_grad():
             torch._foreach_lerp_(average, weights, 0.005)
 
-    return timed(step, seconds, "cpu") / runs
+    return timed(step, seconds, device) / runs
 
 
 def _train_alone(batch, seconds, out):
@@ -242,6 +243,10 @@ def processes_run_step(batch, seconds, cores):
     times = [out.get() for _ in workers]
     [w.join() for w in workers]
     return 1 / sum(1 / t for t in times)
+
+
+# What the file says in each precision; PyTorch's is set by the variant.
+PRECISIONS = {"cpu": {"f32": ""}, "cuda": {"tf32": ', matmul_precision = "tf32"', "bf16": ', dtype = "bf16"'}}
 
 
 # ---- ddpm-lab -------------------------------------------------------------------------------------------------------------
@@ -307,23 +312,22 @@ MLP_SWEEP = STEP.format(data=POINTS, model=MLP, batch=256, more="").replace("ste
 )
 
 
-def measure(workload, lab, args):
-    """Rows of (variant, medians of the rounds), ddpm-lab first; its share of peak and the processes' memory."""
+def measure(workload, precision, lab, args):
+    """Seconds of the rounds by variant, ddpm-lab first; its share of peak and the processes' memory."""
     name, kind = workload["name"], workload["kind"]
     seen, shares, memory = {"ddpm-lab": []}, [], 0
     runs = {}
     if kind == "network":
         what, batch = workload["what"], workload["batch"]
         image = workload["data"] != POINTS
-        variants = [("eager", dict(layout="contiguous", fused=False)), ("fused", dict(layout="contiguous", fused=True))]
+        variants = {"eager": dict(layout="contiguous", fused=False), "fused": dict(layout="contiguous", fused=True)}
         if image and "unet" in name:
-            variants.append(("channels_last fused", dict(layout="channels_last", fused=True)))
-        for variant, options in variants:
-            runs[variant] = TorchRun(workload["make"], batch, device=args.device, **options)
-        if args.device == "cuda":
-            for variant, options in variants[1:]:
-                runs[f"{variant} bf16"] = TorchRun(workload["make"], batch, device=args.device, bf16=True, **options)
-        text = STEP.format(data=workload["data"], model=workload["model"], batch=batch, more=workload["more"])
+            variants["channels_last fused"] = dict(layout="channels_last", fused=True)
+        variants = {variant: options | dict(device=args.device, bf16=precision == "bf16") for variant, options in variants.items()}
+        for variant, options in variants.items():
+            runs[variant] = TorchRun(workload["make"], batch, **options)
+        more = workload["more"] + PRECISIONS[args.device][precision]
+        text = STEP.format(data=workload["data"], model=workload["model"], batch=batch, more=more)
         last = None
         for round in range(args.rounds):
             taken, share, used = lab.bench(text, what, args.seconds, last, batch if what == "forward" else 0)
@@ -337,8 +341,7 @@ def measure(workload, lab, args):
             if round == 0 and args.compile:
                 # From the faster variant of eager; it takes part from the next round on, and in this one.
                 best = min(runs, key=lambda v: seen[v][0])
-                options = dict(variants)[best.removesuffix(" bf16")] | dict(bf16=best.endswith(" bf16"))
-                compiled = TorchRun(workload["make"], batch, device=args.device, compiled=True, **options)
+                compiled = TorchRun(workload["make"], batch, compiled=True, **variants[best])
                 call = compiled.step if what == "step" else compiled.forward
                 call()
                 seen["compile"] = [timed(call, args.seconds, args.device)]
@@ -347,16 +350,22 @@ def measure(workload, lab, args):
         cores = len(os.sched_getaffinity(0))
         for round in range(args.rounds):
             seen["ddpm-lab"].append(lab.sweep_run_step(MLP_SWEEP, 16, 2000, round))
-            seen.setdefault("a process a core", []).append(processes_run_step(256, args.seconds, cores))
-            seen.setdefault("16 runs by bmm", []).append(packed_run_step(16, 256, args.seconds))
+            if args.device == "cpu":
+                seen.setdefault("a process a core", []).append(processes_run_step(256, args.seconds, cores))
+            seen.setdefault("16 runs by bmm", []).append(packed_run_step(16, 256, args.seconds, args.device))
     else:
         for round in range(args.rounds):
             seen["ddpm-lab"].append(lab.sweep_seconds(HERE.parent / "experiments" / "smoke.toml", round))
             start = time.perf_counter()
             for schedule in ["linear_scaled", "cosine"]:
-                subprocess.run([sys.executable, str(HERE / "smoke_torch.py"), schedule], check=True, stdout=subprocess.DEVNULL)
+                subprocess.run([sys.executable, str(HERE / "smoke_torch.py"), schedule, args.device], check=True, stdout=subprocess.DEVNULL)
             seen.setdefault("a script a cell", []).append(time.perf_counter() - start)
     return seen, shares, memory
+
+
+def precisions(workload, device):
+    """Sweeps of whole runs are measured as their files have it."""
+    return list(PRECISIONS[device]) if workload["kind"] == "network" else ["f32"]
 
 
 def main():
@@ -382,20 +391,21 @@ def main():
         for size in (28, 32):
             np.save(folder / "images.npy", np.random.default_rng(0).integers(0, 256, (640, size, size, 1), dtype=np.uint8))
             lab.run("data", "import", "images.npy", f"images{size}.h5")
-        for workload in chosen:
-            seen, shares, memory = measure(workload, lab, args)
+        for workload, precision in [(w, p) for w in chosen for p in precisions(w, args.device)]:
+            seen, shares, memory = measure(workload, precision, lab, args)
             medians = {variant: statistics.median(times) for variant, times in seen.items()}
             ours = medians.pop("ddpm-lab")
             best = min(medians, key=medians.get)
             unit, scale = ("s", 1) if workload["kind"] == "smoke" else ("ms", 1000)
-            print(f"\n{workload['name']}: {'a run-step' if workload['kind'] == 'mlp-sweep' else workload.get('what', 'the sweep')}, {unit}", flush=True)
+            name, goal = workload["name"] + ("" if args.device == "cpu" else f" {precision}"), workload["goal"] if args.device == "cpu" else 1.0
+            print(f"\n{name}: {'a run-step' if workload['kind'] == 'mlp-sweep' else workload.get('what', 'the sweep')}, {unit}", flush=True)
             for variant, times in seen.items():
                 print(f"  {variant:20} {scale * statistics.median(times):9.3f}   ({', '.join(f'{scale * t:.3f}' for t in times)})", flush=True)
             ratio = ours / medians[best]
             share = f"{100 * statistics.median(shares):.0f} %" if shares and shares[0] == shares[0] else "–"
             used = f"{memory / 2**20:.0f}" if memory else "–"
-            rows.append((workload["name"], f"{scale * ours:.3g} {unit}", f"{scale * medians[best]:.3g} {unit}", best, f"{ratio:.2f}", f"{workload['goal']:.2f}", share, used))
-            print(f"  ratio to the best of PyTorch ({best}): {ratio:.2f}, goal {workload['goal']:.2f}; {share} of peak; {used} MiB", flush=True)
+            rows.append((name, f"{scale * ours:.3g} {unit}", f"{scale * medians[best]:.3g} {unit}", best, f"{ratio:.2f}", f"{goal:.2f}", share, used))
+            print(f"  ratio to the best of PyTorch ({best}): {ratio:.2f}, goal {goal:.2f}; {share} of peak; {used} MiB", flush=True)
     head = ("workload", "ddpm-lab", "PyTorch", "variant", "ratio", "goal", "of peak", "MiB")
     print(f"\ntorch {torch.__version__}, {torch.get_num_threads()} threads, {args.rounds} rounds of {args.seconds:g} s, device {args.device}")
     if args.markdown:

@@ -1,6 +1,6 @@
 """One cell of experiments/smoke.toml as a researcher's script has it: train, evaluate the bound, sample, save a picture.
 
-    python benches/smoke_torch.py SCHEDULE
+    python benches/smoke_torch.py SCHEDULE [cpu|cuda]
 
 The same network (diffusers' UNet2DModel), batch, steps, evaluations and samples as the experiment file; started once for
 each cell, as such scripts are. benches/against_torch.py times it.
@@ -18,11 +18,13 @@ from diffusers import UNet2DModel
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 T, STEPS, BATCH = 50, 40, 16
+DEVICE = (sys.argv[2:] or ["cpu"])[0]
+torch.set_default_device(DEVICE)
 
 with gzip.open(ROOT / "assets" / "digits-images-idx3-ubyte.gz") as file:
     count, height, width = struct.unpack(">4xIII", file.read(16))
     pixels = np.frombuffer(file.read(), np.uint8).reshape(count, 1, height, width)
-images = torch.from_numpy(pixels.astype(np.float32) / 8 - 1)
+images = torch.from_numpy(pixels.astype(np.float32) / 8 - 1).to(DEVICE)
 train, val, test = images[:1444], images[1444:1621], images[1621:]
 
 if sys.argv[1] == "cosine":

@@ -2,6 +2,7 @@
 
 use super::{Dropout, Model};
 use crate::ops::check::{differences, distance, random};
+use crate::ops::record;
 use crate::units::Timestep;
 use candle_core::{Device, Tensor};
 use std::path::Path;
@@ -58,8 +59,11 @@ pub(super) fn agrees_with_fixture(file: &str, model: &Model) {
     let grads = (y * fixture.image("weight")).unwrap().sum_all().unwrap().backward().unwrap();
     let off = distance(grads.get(&x).unwrap(), &fixture.image("grad_x"));
     assert!(off < 1e-4, "gradient of the input is {off} off");
+    // Those of the parameters as training has them.
+    let (y, tape) = record(|| model.forward(&params, &fixture.image("x"), &t, None)).unwrap();
+    let slopes = tape.backward(&y, fixture.image("weight")).unwrap();
     let mut got = vec![0.0_f32; layout.total()];
-    layout.add_gradients(&params, &grads, &mut got).unwrap();
+    layout.add_gradients(&params, &slopes, &mut got).unwrap();
     let want = layout.from_disk(|name| fixture.get(&format!("grad.{name}"))).unwrap();
     // A gradient that is 0 but for rounding (of the keys' bias) is compared with the size of the whole.
     let floor = 1e-2 * want.iter().map(|v| f64::from(*v).powi(2)).sum::<f64>().sqrt() / (layout.len() as f64).sqrt();
@@ -76,15 +80,15 @@ pub(super) fn agrees_with_differences(model: &Model, x: &Tensor, t: &[Timestep],
     let detached = layout.tensors(&flat, &Device::Cpu, false).unwrap();
     differences(std::slice::from_ref(x), |x| model.forward(&detached, &x[0], t, dropout));
 
-    let loss = |flat: &[f64], tracked| {
-        let params = layout.tensors(flat, &Device::Cpu, tracked).unwrap();
+    let loss = |flat: &[f64]| {
+        let params = layout.tensors(flat, &Device::Cpu, false).unwrap();
         let y = model.forward(&params, x, t, dropout).unwrap();
-        let loss = (&y * random(y.dims(), 5)).unwrap().sum_all().unwrap();
-        (params, loss)
+        (&y * random(y.dims(), 5)).unwrap().sum_all().unwrap()
     };
-    let (params, value) = loss(&flat, true);
+    let params = layout.tensors(&flat, &Device::Cpu, true).unwrap();
+    let (y, tape) = record(|| model.forward(&params, x, t, dropout)).unwrap();
     let mut grad = vec![0.0; flat.len()];
-    layout.add_gradients(&params, &value.backward().unwrap(), &mut grad).unwrap();
+    layout.add_gradients(&params, &tape.backward(&y, random(y.dims(), 5)).unwrap(), &mut grad).unwrap();
     // Three elements of each parameter.
     for spec in layout.specs() {
         let len = spec.len();
@@ -92,7 +96,7 @@ pub(super) fn agrees_with_differences(model: &Model, x: &Tensor, t: &[Timestep],
             let at = |h: f64| {
                 let mut moved = flat.clone();
                 moved[i] += h;
-                loss(&moved, false).1.to_scalar::<f64>().unwrap()
+                loss(&moved).to_scalar::<f64>().unwrap()
             };
             let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
             assert!((slope - grad[i]).abs() < 1e-6 * (1.0 + slope.abs()), "{}: {} but {slope}", spec.name, grad[i]);

@@ -2,7 +2,7 @@
 
 use super::params::{Declared, DiskLayout, ParamId, ParamInit, ParamLayout, Params};
 use super::{Init, ModelError};
-use crate::ops::{Activation, ConvKind, conv2d, group_norm, layer_norm, linear};
+use crate::ops::{Activation, ConvKind, add, conv2d, group_norm, layer_norm, linear};
 use candle_core::{Result, Tensor};
 
 /// Whether a layer starts at its full scale, or at zero under [`Init::Ddpm`].
@@ -133,7 +133,7 @@ impl Dense {
 
     /// With a second bias on top.
     pub(super) fn forward_plus_bias(&self, params: &Params, x: &Tensor, bias: ParamId) -> Result<Tensor> {
-        linear(x, params.get(self.weight), &(params.get(self.bias) + params.get(bias))?, Activation::None)
+        linear(x, params.get(self.weight), &add(params.get(self.bias), params.get(bias))?, Activation::None)
     }
 }
 

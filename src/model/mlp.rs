@@ -12,7 +12,6 @@ use super::time_embedding::Sinusoid;
 use super::{Dropout, ModelError, ModelSpec};
 use crate::data::Shape;
 use crate::ops::{self, Activation};
-use crate::units::Timestep;
 use candle_core::{Result, Tensor, bail};
 
 /// Sines and cosines of the timestep.
@@ -64,22 +63,25 @@ impl Mlp {
         Ok(Self { shape, out_channels, sinusoid, dropout, fourier, time, hidden, output, layout, flops })
     }
 
+    pub(super) fn sinusoid(&self) -> &Sinusoid {
+        &self.sinusoid
+    }
+
     pub fn layout(&self) -> &ParamLayout {
         &self.layout
     }
 
-    /// See [`Model::forward`](super::Model::forward).
+    /// See [`Model::forward_embedded`](super::Model::forward_embedded).
     ///
     /// # Errors
     /// If shapes do not fit this model.
-    pub fn forward(&self, params: &Params, x: &Tensor, t: &[Timestep], dropout: Option<Dropout>) -> Result<Tensor> {
+    pub fn forward(&self, params: &Params, x: &Tensor, sinusoid: &Tensor, dropout: Option<Dropout>) -> Result<Tensor> {
         let Shape { height, width, channels } = self.shape;
-        let batch = t.len();
+        let batch = sinusoid.dim(0)?;
         if x.dims() != [batch, height, width, channels] {
             bail!("the network takes [{batch}, {height}, {width}, {channels}] for {batch} timesteps, not {:?}", x.dims())
         }
-        let s = self.sinusoid.of(t, x.dtype(), x.device())?;
-        let e = self.time[0].forward(params, &s, Activation::Silu)?;
+        let e = self.time[0].forward(params, &sinusoid.to_dtype(x.dtype())?, Activation::Silu)?;
         let e = self.time[1].forward(params, &e, Activation::Silu)?;
         let mut h = waves(&x.reshape((batch, self.shape.dims()))?, self.fourier)?;
         for (lane, layer) in (0..).zip(&self.hidden) {
@@ -87,9 +89,9 @@ impl Mlp {
             if let Some(d) = dropout {
                 u = ops::dropout(&u, self.dropout, d.stream.lane(lane), d.first_sample)?;
             }
-            h = if layer.residual { (h + u)? } else { u };
+            h = if layer.residual { ops::add(&h, &u)? } else { u };
         }
-        self.output.forward(params, &h, Activation::None)?.reshape((batch, height, width, self.out_channels))
+        ops::reshape(&self.output.forward(params, &h, Activation::None)?, (batch, height, width, self.out_channels))
     }
 
     pub fn forward_flops(&self) -> u64 {
@@ -114,7 +116,9 @@ mod tests {
     use super::super::{Init, Model, ModelKind, TimeEmbedding};
     use super::*;
     use crate::ops::check::{differences, distance, numbers, random};
+    use crate::ops::record;
     use crate::rng::{Purpose, stream};
+    use crate::units::Timestep;
     use candle_core::{DType, Device};
 
     const SHAPE: Shape = Shape { height: 1, width: 1, channels: 2 };
@@ -166,18 +170,19 @@ mod tests {
             let params = model.layout().tensors(&flat, &Device::Cpu, false).unwrap();
             differences(std::slice::from_ref(&x), |x| model.forward(&params, &x[0], &steps(3), dropout));
             let f = |flat: &[f64]| {
-                let params = model.layout().tensors(flat, &Device::Cpu, true).unwrap();
+                let params = model.layout().tensors(flat, &Device::Cpu, false).unwrap();
                 let y = model.forward(&params, &x, &steps(3), dropout).unwrap();
-                (params, (y * random(&[3, 2, 2, 2], 5)).unwrap().sum_all().unwrap())
+                (y * random(&[3, 2, 2, 2], 5)).unwrap().sum_all().unwrap()
             };
-            let (params, loss) = f(&flat);
+            let params = model.layout().tensors(&flat, &Device::Cpu, true).unwrap();
+            let (y, tape) = record(|| model.forward(&params, &x, &steps(3), dropout)).unwrap();
             let mut grad = vec![0.0; flat.len()];
-            model.layout().add_gradients(&params, &loss.backward().unwrap(), &mut grad).unwrap();
+            model.layout().add_gradients(&params, &tape.backward(&y, random(&[3, 2, 2, 2], 5)).unwrap(), &mut grad).unwrap();
             for i in (0..flat.len()).step_by(7) {
                 let at = |h: f64| {
                     let mut moved = flat.clone();
                     moved[i] += h;
-                    f(&moved).1.to_scalar::<f64>().unwrap()
+                    f(&moved).to_scalar::<f64>().unwrap()
                 };
                 let slope = (at(1e-5) - at(-1e-5)) / 2e-5;
                 assert!((slope - grad[i]).abs() < 1e-6, "parameter {i}: {} but {slope}", grad[i]);

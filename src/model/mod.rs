@@ -23,6 +23,7 @@ use crate::data::Shape;
 use crate::named_enum;
 use crate::units::Timestep;
 use candle_core::Tensor;
+use time_embedding::Sinusoid;
 
 named_enum! {
     pub enum ModelKind {
@@ -147,11 +148,47 @@ impl Model {
     /// # Errors
     /// If shapes do not fit this model.
     pub fn forward(&self, params: &Params, x: &Tensor, t: &[Timestep], dropout: Option<Dropout>) -> candle_core::Result<Tensor> {
+        let sinusoid = Tensor::from_vec(self.embed(t)?, (t.len(), self.embedding_width()), x.device())?;
+        self.forward_embedded(params, x, &sinusoid, dropout)
+    }
+
+    /// The same of timesteps that have been [embedded](Self::embed): `sinusoid` is `[B, embedding_width]`.
+    ///
+    /// # Errors
+    /// If shapes do not fit this model.
+    pub fn forward_embedded(
+        &self,
+        params: &Params,
+        x: &Tensor,
+        sinusoid: &Tensor,
+        dropout: Option<Dropout>,
+    ) -> candle_core::Result<Tensor> {
         match self {
-            Self::UNet2d(model) => model.forward(params, x, t, dropout),
-            Self::Mlp(model) => model.forward(params, x, t, dropout),
-            Self::Transformer(model) => model.forward(params, x, t, dropout),
+            Self::UNet2d(model) => model.forward(params, x, sinusoid, dropout),
+            Self::Mlp(model) => model.forward(params, x, sinusoid, dropout),
+            Self::Transformer(model) => model.forward(params, x, sinusoid, dropout),
         }
+    }
+
+    fn sinusoid(&self) -> &Sinusoid {
+        match self {
+            Self::UNet2d(model) => model.sinusoid(),
+            Self::Mlp(model) => model.sinusoid(),
+            Self::Transformer(model) => model.sinusoid(),
+        }
+    }
+
+    /// The sinusoidal embedding of timesteps, one row behind the other.
+    ///
+    /// # Errors
+    /// If a thread died while it embedded one.
+    pub fn embed(&self, t: &[Timestep]) -> candle_core::Result<Vec<f32>> {
+        self.sinusoid().of(t)
+    }
+
+    /// Numbers of a timestep's embedding.
+    pub fn embedding_width(&self) -> usize {
+        self.sinusoid().width()
     }
 
     /// Floating-point operations of the convolutions, linear maps and attention for one example, a multiply-add as two.

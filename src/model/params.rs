@@ -4,9 +4,8 @@
 //! a forward pass takes, [`ParamLayout::add_gradients`] brings their gradients back.
 
 use super::ModelError;
-use crate::ops::{Places, add_tensor};
+use crate::ops::{Places, Slopes, add_tensor};
 use crate::rng::{Purpose, stream};
-use candle_core::backprop::GradStore;
 use candle_core::{Device, Result, Tensor, Var, WithDType, bail};
 
 /// How a file orders a parameter, compared with memory.
@@ -166,13 +165,13 @@ impl ParamLayout {
     ///
     /// # Errors
     /// If `params` or `sum` belong to another model, or the device fails.
-    pub fn add_gradients<T: WithDType>(&self, params: &Params, grads: &GradStore, sum: &mut [T]) -> Result<()> {
+    pub fn add_gradients<T: WithDType>(&self, params: &Params, slopes: &Slopes, sum: &mut [T]) -> Result<()> {
         if sum.len() != self.total || params.tensors.len() != self.specs.len() {
             bail!("{} numbers were given for the gradient of a network of {} parameters", sum.len(), self.total)
         }
         for (tensor, &place) in params.tensors.iter().zip(&self.position) {
             let spec = &self.specs[place];
-            let Some(grad) = grads.get(tensor) else { continue };
+            let Some(grad) = slopes.get(tensor) else { continue };
             add_tensor(grad, tensor, &mut sum[spec.range()])?;
         }
         Ok(())
@@ -337,7 +336,8 @@ mod tests {
         let params = layout.tensors(&layout.init(1), &Device::Cpu, true).unwrap();
         let loss = (params.get(conv).sum_all().unwrap() + (params.get(bias) * 2.0).unwrap().sum_all().unwrap()).unwrap();
         let mut sum = vec![7.0_f32; layout.total()];
-        layout.add_gradients(&params, &loss.backward().unwrap(), &mut sum).unwrap();
+        let slopes = Slopes::of_candle(&loss.backward().unwrap(), &[params.get(conv), params.get(bias)]);
+        layout.add_gradients(&params, &slopes, &mut sum).unwrap();
         assert!(sum[..3000].iter().all(|g| *g == 7.0));
         assert_eq!(sum[3000..3003], [9.0; 3]);
         assert!(sum[3003..].iter().all(|g| *g == 8.0));

@@ -2,7 +2,7 @@
 
 use super::TimeEmbedding;
 use crate::units::Timestep;
-use candle_core::{DType, Device, Result, Tensor};
+use candle_core::Result;
 use std::sync::RwLock;
 
 /// The embedding of one width and kind. A timestep's row is computed when it is first asked for, and kept: sines cost more
@@ -19,12 +19,16 @@ impl Sinusoid {
         Self { width, kind, rows: RwLock::new(Vec::new()) }
     }
 
-    /// `[B, width]`: sines and cosines of `(t − 1) · 10000^(−i / n)`, i = 0..width/2, where n is width/2 − 1 for
+    pub(super) fn width(&self) -> usize {
+        self.width
+    }
+
+    /// `[B, width]`, one row behind the other: sines and cosines of `(t − 1) · 10000^(−i / n)`, i = 0..width/2, where n is width/2 − 1 for
     /// [`TimeEmbedding::Ddpm`] (sines first) and width/2 for [`TimeEmbedding::Improved`] (cosines first).
     ///
     /// The network sees t − 1: the field's networks were trained on the zero-based index of the code, not on the paper's t.
     /// The arithmetic is f32 in the order of diffusers, so that imported networks see the numbers they were trained on.
-    pub(super) fn of(&self, t: &[Timestep], dtype: DType, device: &Device) -> Result<Tensor> {
+    pub(super) fn of(&self, t: &[Timestep]) -> Result<Vec<f32>> {
         let rows = t.iter().map(|t| t.index() + 1).max().unwrap_or(0);
         let lock = |_| candle_core::Error::Msg("a thread died while it embedded a timestep".to_owned());
         if self.rows.read().map_err(|e| lock(e.to_string()))?.len() < rows * self.width {
@@ -36,8 +40,7 @@ impl Sinusoid {
         let known = self.rows.read().map_err(|e| lock(e.to_string()))?;
         let mut out = Vec::with_capacity(t.len() * self.width);
         t.iter().for_each(|t| out.extend_from_slice(&known[t.index() * self.width..][..self.width]));
-        drop(known);
-        Tensor::from_vec(out, (t.len(), self.width), device)?.to_dtype(dtype)
+        Ok(out)
     }
 
     fn push_row(&self, index: usize, out: &mut Vec<f32>) {
@@ -66,7 +69,7 @@ mod tests {
     #[test]
     fn embedding_is_of_the_zero_based_index() {
         let t = [Timestep::FIRST, Timestep::from_index(100)];
-        let rows = |kind| Sinusoid::new(8, kind).of(&t, DType::F32, &Device::Cpu).unwrap().to_vec2::<f32>().unwrap();
+        let rows = |kind| Sinusoid::new(8, kind).of(&t).unwrap().chunks(8).map(<[f32]>::to_vec).collect::<Vec<_>>();
         let ddpm = rows(TimeEmbedding::Ddpm);
         assert_eq!(ddpm[0], [0.0, 0.0, 0.0, 0.0, 1.0, 1.0, 1.0, 1.0]);
         for (i, frequency) in [1.0, 10_000f64.powf(-1.0 / 3.0), 10_000f64.powf(-2.0 / 3.0), 1e-4].into_iter().enumerate() {

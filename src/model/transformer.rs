@@ -16,7 +16,6 @@ use super::time_embedding::Sinusoid;
 use super::{Dropout, ModelError, ModelSpec};
 use crate::data::Shape;
 use crate::ops::{self, Activation};
-use crate::units::Timestep;
 use candle_core::{Result, Tensor, bail};
 
 /// The network of `model.kind = "transformer"`.
@@ -94,6 +93,10 @@ impl Transformer {
         Ok(Self { shape, out_channels, patch, sinusoid, dropout, patch_embed, time, positions, blocks, norm, output, layout, flops })
     }
 
+    pub(super) fn sinusoid(&self) -> &Sinusoid {
+        &self.sinusoid
+    }
+
     pub fn layout(&self) -> &ParamLayout {
         &self.layout
     }
@@ -102,19 +105,18 @@ impl Transformer {
         self.flops
     }
 
-    /// See [`Model::forward`](super::Model::forward). Dropout is that of the residual branches, before they are added
+    /// See [`Model::forward_embedded`](super::Model::forward_embedded). Dropout is that of the residual branches, before they are added
     /// [Vaswani17, 5.4].
     ///
     /// # Errors
     /// If shapes do not fit this model.
-    pub fn forward(&self, params: &Params, x: &Tensor, t: &[Timestep], dropout: Option<Dropout>) -> Result<Tensor> {
+    pub fn forward(&self, params: &Params, x: &Tensor, sinusoid: &Tensor, dropout: Option<Dropout>) -> Result<Tensor> {
         let Shape { height, width, channels } = self.shape;
-        let batch = t.len();
+        let batch = sinusoid.dim(0)?;
         if x.dims() != [batch, height, width, channels] {
             bail!("the network takes [{batch}, {height}, {width}, {channels}] for {batch} timesteps, not {:?}", x.dims())
         }
-        let s = self.sinusoid.of(t, x.dtype(), x.device())?;
-        let s = self.time[0].forward(params, &s, Activation::Silu)?;
+        let s = self.time[0].forward(params, &sinusoid.to_dtype(x.dtype())?, Activation::Silu)?;
         let time = self.time[1].forward(params, &s, Activation::None)?;
         let patches = self.patch_embed.forward(params, &self.cut(x)?, Activation::None)?;
         let mut h = ops::tokens(&patches, &time, params.get(self.positions))?;
@@ -130,8 +132,8 @@ impl Transformer {
                 Some(d) => ops::dropout(&h, self.dropout, d.stream.lane(2 * i as u32 + branch), d.first_sample),
                 None => Ok(h),
             };
-            h = (&h + drop(block.attend(params, &h)?, 0)?)?;
-            h = (&h + drop(block.transform(params, &h)?, 1)?)?;
+            h = ops::add(&h, &drop(block.attend(params, &h)?, 0)?)?;
+            h = ops::add(&h, &drop(block.transform(params, &h)?, 1)?)?;
             if i < pairs {
                 skips.push(h.clone());
             }
@@ -139,7 +141,7 @@ impl Transformer {
 
         let h = self.norm.forward(params, &h)?;
         let patches = self.output.forward(params, &h, Activation::None)?;
-        self.join(&patches.narrow(1, 1, patches.dims()[1] - 1)?)
+        self.join(&ops::narrow(&patches, 1, 1, patches.dims()[1] - 1)?)
     }
 
     /// `[B, H, W, C]` to patches `[B, N, p · p · C]`: row by row, and so are the pixels of each.
@@ -157,12 +159,8 @@ impl Transformer {
     fn join(&self, patches: &Tensor) -> Result<Tensor> {
         let (Shape { height, width, .. }, p) = (self.shape, self.patch);
         let batch = patches.dims()[0];
-        patches.reshape(&[batch, height / p, width / p, p, p, self.out_channels][..])?.permute([0, 1, 3, 2, 4, 5])?.reshape((
-            batch,
-            height,
-            width,
-            self.out_channels,
-        ))
+        let pixels = ops::reshape(patches, vec![batch, height / p, width / p, p, p, self.out_channels])?;
+        ops::reshape(&ops::permute(&pixels, &[0, 1, 3, 2, 4, 5])?, (batch, height, width, self.out_channels))
     }
 }
 

@@ -11,7 +11,6 @@ use super::time_embedding::Sinusoid;
 use super::{Dropout, ModelError, ModelSpec};
 use crate::data::Shape;
 use crate::ops::{self, Activation, ConvKind, DownsamplePadding};
-use crate::units::Timestep;
 use candle_core::{Result, Tensor, bail};
 
 /// The network of `model.kind = "unet2d"`.
@@ -132,6 +131,10 @@ impl UNet2d {
         Ok(Self { shape, sinusoid, dropout, time, conv_in, down, mid, up, norm_out, conv_out, layout, flops })
     }
 
+    pub(super) fn sinusoid(&self) -> &Sinusoid {
+        &self.sinusoid
+    }
+
     pub fn layout(&self) -> &ParamLayout {
         &self.layout
     }
@@ -140,18 +143,18 @@ impl UNet2d {
         self.flops
     }
 
-    /// See [`Model::forward`](super::Model::forward).
+    /// See [`Model::forward_embedded`](super::Model::forward_embedded).
     ///
     /// # Errors
     /// If shapes do not fit this model.
-    pub fn forward(&self, params: &Params, x: &Tensor, t: &[Timestep], dropout: Option<Dropout>) -> Result<Tensor> {
+    pub fn forward(&self, params: &Params, x: &Tensor, sinusoid: &Tensor, dropout: Option<Dropout>) -> Result<Tensor> {
         let Shape { height, width, channels } = self.shape;
-        if x.dims() != [t.len(), height, width, channels] {
-            bail!("the network takes [{}, {height}, {width}, {channels}] for {0} timesteps, not {:?}", t.len(), x.dims())
+        let batch = sinusoid.dim(0)?;
+        if x.dims() != [batch, height, width, channels] {
+            bail!("the network takes [{batch}, {height}, {width}, {channels}] for {batch} timesteps, not {:?}", x.dims())
         }
         // Every block applies SiLU to the embedding first, so it is applied once, here.
-        let s = self.sinusoid.of(t, x.dtype(), x.device())?;
-        let s = self.time[0].forward(params, &s, Activation::Silu)?;
+        let s = self.time[0].forward(params, &sinusoid.to_dtype(x.dtype())?, Activation::Silu)?;
         let time = self.time[1].forward(params, &s, Activation::Silu)?;
         let pass = Pass { params, time, dropout: dropout.map(|d| (self.dropout, d)) };
 
@@ -317,8 +320,8 @@ impl Resnet {
         }
         let h = self.conv2.forward(p, &h)?;
         match &self.shortcut {
-            Some(shortcut) => shortcut.forward(p, x)? + h,
-            None => x + h,
+            Some(shortcut) => ops::add(&shortcut.forward(p, x)?, &h),
+            None => ops::add(x, &h),
         }
     }
 }
@@ -330,7 +333,7 @@ impl Attention {
         let h = self.norm.forward(p, x, Activation::None)?;
         let [q, k, v] = [&self.to_q, &self.to_k, &self.to_v].map(|to| to.forward(p, &h, Activation::None));
         let h = ops::attention(&q?, &k?, &v?, self.heads)?;
-        x + self.to_out.forward(p, &h, Activation::None)?
+        ops::add(x, &self.to_out.forward(p, &h, Activation::None)?)
     }
 }
 

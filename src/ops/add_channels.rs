@@ -3,6 +3,7 @@
 use super::cuda;
 use super::kernel::{by_dtype, slice, sum_rows, with_slices};
 use super::real::Real;
+use super::tape::apply2;
 use candle_core::{CpuStorage, CustomOp2, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
 /// `x [B, .., C] + e [B, C]`: the time embedding of a sample, at each of its pixels.
@@ -14,7 +15,7 @@ pub fn add_channels(x: &Tensor, e: &Tensor) -> Result<Tensor> {
     if cuda::takes(x) {
         return cuda::add_channels(x, e);
     }
-    if x.device().is_cpu() { x.contiguous()?.apply_op2(&e.contiguous()?, AddChannels) } else { reference(x, e) }
+    if x.device().is_cpu() { apply2(x, e, AddChannels) } else { reference(x, e) }
 }
 
 pub(super) fn reference(x: &Tensor, e: &Tensor) -> Result<Tensor> {

@@ -3,6 +3,7 @@
 use super::cuda;
 use super::kernel::{LANES, Store, by_dtype, lanes, lanes_mut, matrix, product, slice, with_slices};
 use super::real::Real;
+use super::tape::{apply3, tracked};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::sync::OnceLock;
 
@@ -18,9 +19,9 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Ten
         return cuda::attention(q, k, v, heads);
     }
     if q.device().is_cpu() {
-        let keep = q.track_op() || k.track_op() || v.track_op();
+        let keep = tracked(q) || tracked(k) || tracked(v);
         let op = Attention { heads, keep, weights: OnceLock::new() };
-        q.contiguous()?.apply_op3(&k.contiguous()?, &v.contiguous()?, op)
+        apply3(q, k, v, op)
     } else {
         reference(q, k, v, heads)
     }

@@ -1,5 +1,6 @@
 //! How the operations are checked: against their reference, and against finite differences of themselves in f64.
 
+use super::record;
 use crate::rng::{Purpose, stream};
 use candle_core::{DType, Device, Result, Tensor, Var};
 
@@ -31,6 +32,15 @@ fn value_and_gradients(inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Tensor
     (y.detach(), vars.iter().map(|v| store.get(v).expect("every input has a gradient").clone()).collect())
 }
 
+/// The same by the tape, as training has it.
+fn gradients_by_tape(inputs: &[Tensor], f: &dyn Fn(&[Tensor]) -> Result<Tensor>) -> Vec<Tensor> {
+    let vars: Vec<Var> = inputs.iter().map(|x| Var::from_tensor(&x.copy().unwrap()).unwrap()).collect();
+    let tracked: Vec<Tensor> = vars.iter().map(|v| v.as_tensor().clone()).collect();
+    let (y, tape) = record(|| f(&tracked)).unwrap();
+    let slopes = tape.backward(&y, random(y.dims(), 999).to_dtype(y.dtype()).unwrap()).unwrap();
+    vars.iter().map(|v| slopes.get(v).expect("every input has a gradient").clone()).collect()
+}
+
 fn functional(y: &Tensor) -> Tensor {
     let weights = random(y.dims(), 999).to_dtype(y.dtype()).unwrap();
     (y * weights).unwrap().sum_all().unwrap()
@@ -43,6 +53,9 @@ pub(crate) fn agree(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>, 
         let (y, grads) = value_and_gradients(&cast, &f);
         let (y_ref, grads_ref) = value_and_gradients(&cast, &reference);
         assert!(distance(&y, &y_ref) < tolerance, "{dtype:?}: output is {} off the reference", distance(&y, &y_ref));
+        for (i, (tape, candle)) in gradients_by_tape(&cast, &f).iter().zip(&grads).enumerate() {
+            assert!(distance(tape, candle) < 1e-3 * tolerance, "{dtype:?}: gradient of input {i} is another on the tape");
+        }
         for (i, (g, r)) in grads.iter().zip(&grads_ref).enumerate() {
             assert!(distance(g, r) < tolerance, "{dtype:?}: gradient of input {i} is {} off the reference", distance(g, r));
         }

@@ -2,6 +2,7 @@
 
 use super::cuda;
 use super::kernel::{by_dtype, slice, with_slices};
+use super::tape::apply2;
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
 /// `[.., C_a]` and `[.., C_b]` to `[.., C_a + C_b]`.
@@ -13,7 +14,7 @@ pub fn concat(a: &Tensor, b: &Tensor) -> Result<Tensor> {
     if cuda::takes(a) {
         return cuda::concat(a, b);
     }
-    if a.device().is_cpu() { a.contiguous()?.apply_op2(&b.contiguous()?, Concat) } else { reference(a, b) }
+    if a.device().is_cpu() { apply2(a, b, Concat) } else { reference(a, b) }
 }
 
 pub(super) fn reference(a: &Tensor, b: &Tensor) -> Result<Tensor> {

@@ -12,6 +12,7 @@ use super::gradient_sink::into_place;
 use super::kernel::{Store, by_dtype, matrix, product, slice, sum_rows, with_slices};
 use super::linear;
 use super::real::Real;
+use super::tape::{apply3, tracked};
 use super::winograd;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
@@ -45,11 +46,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, kind: ConvKind) -> Result<T
     if cuda::takes(x) {
         return cuda::conv2d(x, w, bias, g.sizes());
     }
-    if x.device().is_cpu() {
-        x.contiguous()?.apply_op3(&w.contiguous()?, &bias.contiguous()?, Conv2d { kind })
-    } else {
-        reference(x, w, bias, kind)
-    }
+    if x.device().is_cpu() { apply3(x, w, bias, Conv2d { kind }) } else { reference(x, w, bias, kind) }
 }
 
 /// Unfolds with slices and multiplies: candle's own conv2d is slow backward.
@@ -197,7 +194,7 @@ impl CustomOp3 for Conv2d {
         let g = Geometry::new(x.dims(), w.dims(), bias.dims(), self.kind)?;
         by_dtype!(x.dtype(), "conv2d", T => with_slices::<T, _, 3>([x, w, dy], |[xs, ws, dys]| {
             // Slots of gradients that nobody asks for stay empty.
-            let mut dx = vec![0.0; if x.track_op() { xs.len() } else { 0 }];
+            let mut dx = vec![0.0; if tracked(x) { xs.len() } else { 0 }];
             let dw = into_place(w, |dw| match self.kind {
                 ConvKind::Pointwise => linear::gradients(xs, ws, dys, (g.batch * g.pixels(), g.c_in, g.c_out), &mut dx, dw),
                 ConvKind::Same => same_gradients(xs, ws, dys, &g, &mut dx, dw),

@@ -3,6 +3,7 @@
 use super::cuda;
 use super::kernel::{by_dtype, slice, with_slices};
 use super::real::Real;
+use super::tape::apply1;
 use crate::rng::Stream;
 use candle_core::{CpuStorage, CustomOp1, DType, Device, Layout, Result, Shape, Tensor, WithDType, bail};
 
@@ -26,7 +27,7 @@ pub fn dropout(x: &Tensor, p: f64, stream: Stream, first_sample: u32) -> Result<
         return cuda::dropout(x, p, stream, first_sample);
     }
     let op = Dropout { p, stream, first_sample };
-    if x.device().is_cpu() { x.contiguous()?.apply_op1(op) } else { reference(x, &op) }
+    if x.device().is_cpu() { apply1(x, op) } else { reference(x, &op) }
 }
 
 /// Multiplies with a mask drawn on the host.

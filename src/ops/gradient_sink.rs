@@ -1,12 +1,11 @@
 //! Where the gradients of parameters go: straight to their places in a flat buffer.
 //!
-//! candle's backward pass gives every gradient a slot of zeros and adds to it, and the trainer would copy the slot once more
-//! into its flat buffer. Inside [`collect`], the operations that own weight matrices write their gradients into the buffer
-//! themselves and return none to candle. A parameter that is used a second time, or that belongs to another operation, goes
-//! candle's way; [`Places::sum`] takes both.
+//! Inside [`Places::collect`] the operations that own weight matrices write their gradients into the flat buffer themselves and
+//! return none to the tape, which the trainer would have to copy. A parameter that is used a second time, or that belongs to
+//! another operation, goes the tape's way; [`Places::sum`] takes both.
 
 use super::real::Real;
-use candle_core::backprop::GradStore;
+use super::tape::{Slopes, Tape, tracked};
 use candle_core::{Result, Storage, Tensor, TensorId, bail};
 use std::cell::RefCell;
 use std::collections::HashMap;
@@ -28,7 +27,7 @@ pub struct Gradients {
     flat: Vec<f32>,
     /// Of each parameter, whether its place was written.
     written: Vec<bool>,
-    rest: GradStore,
+    rest: Slopes,
 }
 
 thread_local!(static SINK: RefCell<Option<Sink>> = const { RefCell::new(None) });
@@ -47,16 +46,17 @@ impl Places {
         Self(Arc::new(Table { of, parameters, total }))
     }
 
-    /// The gradients of `loss` in the parameters. `buffer` is an earlier one's, to be used again, or empty.
+    /// The gradients of the parameters, where that in the `result` of a recorded forward pass is `slope`. `buffer` is an
+    /// earlier one's, to be used again, or empty.
     ///
     /// # Errors
-    /// As candle's backward pass.
-    pub fn collect(&self, loss: &Tensor, mut buffer: Vec<f32>) -> Result<Gradients> {
+    /// As [`Tape::backward`].
+    pub fn collect(&self, tape: Tape, result: &Tensor, slope: Tensor, mut buffer: Vec<f32>) -> Result<Gradients> {
         // What is not written is not read either, so that an old buffer needs no clearing.
         buffer.resize(self.0.total, 0.0);
         let sink = Sink { places: self.0.clone(), flat: buffer, written: vec![false; self.0.parameters.len()] };
         let before = SINK.replace(Some(sink));
-        let rest = loss.backward();
+        let rest = tape.backward(result, slope);
         let sink = SINK.replace(before);
         let Some(Sink { flat, written, .. }) = sink else { bail!("a backward pass lost the place of its gradients") };
         Ok(Gradients { flat, written, rest: rest? })
@@ -116,13 +116,13 @@ fn add<T: candle_core::WithDType>(sum: &mut [T], numbers: &[T]) {
 }
 
 /// Calls `compute` with the place where the gradient of `parameter` belongs, all of which it overwrites, and returns what is
-/// left for candle: nothing where the place is in a buffer, or nobody asks for this gradient (the slice is empty then).
+/// left for the tape: nothing where the place is in a buffer, or nobody asks for this gradient (the slice is empty then).
 pub(super) fn into_place<T: Real>(parameter: &Tensor, compute: impl FnOnce(&mut [T])) -> Vec<T> {
-    if !parameter.track_op() {
+    if !tracked(parameter) {
         compute(&mut []);
         return Vec::new();
     }
-    // Taken out meanwhile: an operation inside an operation finds no sink and goes candle's way.
+    // Taken out meanwhile: an operation inside an operation finds no sink and goes the tape's way.
     let mut sink = SINK.take();
     let free = sink.as_mut().and_then(|sink| {
         let index = *sink.places.of.get(&parameter.id())?;
@@ -146,6 +146,7 @@ pub(super) fn into_place<T: Real>(parameter: &Tensor, compute: impl FnOnce(&mut 
 
 #[cfg(test)]
 mod tests {
+    use super::super::tape::record;
     use super::super::{Activation, linear};
     use super::*;
     use candle_core::{DType, Device, Var};
@@ -157,16 +158,17 @@ mod tests {
     #[test]
     fn gradients_are_candles_whether_a_parameter_is_used_once_twice_or_elsewhere() {
         let (x, w, shared, b, unused) = (var(&[5, 4], 1), var(&[4, 4], 2), var(&[4, 4], 3), var(&[4], 4), var(&[3], 5));
-        let loss = || {
-            let h = linear(&x, &w, &b, Activation::Silu).unwrap();
-            let h = linear(&h, &shared, &b, Activation::None).unwrap();
-            let h = linear(&h, &shared, &b, Activation::None).unwrap();
-            (h * 2.0).unwrap().broadcast_add(&b).unwrap().sum_all().unwrap()
+        let slope = Tensor::ones((5, 4), DType::F32, &Device::Cpu).unwrap();
+        let forward = || {
+            let h = linear(&x, &w, &b, Activation::Silu)?;
+            let h = linear(&h, &shared, &b, Activation::None)?;
+            linear(&h, &shared, &b, Activation::None)
         };
         let places = Places::new(vec![(w.clone(), 0..16), (shared.clone(), 16..32), (b.clone(), 32..36), (unused, 36..39)]);
-        let plain = loss().backward().unwrap();
+        let plain = forward().unwrap().sum_all().unwrap().backward().unwrap();
         // A buffer that was used before, and holds numbers that must not show.
-        let gradients = places.collect(&loss(), vec![7.0; 39]).unwrap();
+        let (y, tape) = record(forward).unwrap();
+        let gradients = places.collect(tape, &y, slope, vec![7.0; 39]).unwrap();
         assert_eq!(gradients.written, [true, true, true, false]);
         assert!(gradients.rest.get(&w).is_none() && gradients.rest.get(&shared).is_some());
         let mut sum = vec![1.0; 39];
@@ -179,7 +181,7 @@ mod tests {
         }
         assert_eq!(sum[36..], [1.0; 3]);
         // And outside, nothing is left behind: candle has all of it again.
-        assert!(loss().backward().unwrap().get(&w).is_some());
+        assert!(forward().unwrap().sum_all().unwrap().backward().unwrap().get(&w).is_some());
         let zero = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
         assert!(add_tensor(&zero, &w, &mut sum[..16]).is_err());
     }

@@ -4,6 +4,7 @@ use super::Activation;
 use super::cuda;
 use super::kernel::{Columns, LANES, by_dtype, column_sums, lanes, lanes_mut, silu_of, silu_slope, slice, with_slices};
 use super::real::Real;
+use super::tape::apply3;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::sync::OnceLock;
 
@@ -19,7 +20,7 @@ pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps:
     }
     if x.device().is_cpu() {
         let op = GroupNorm { groups, eps, activation, moments: OnceLock::new() };
-        x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)
+        apply3(x, gamma, beta, op)
     } else {
         reference(x, gamma, beta, groups, eps, activation)
     }

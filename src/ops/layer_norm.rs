@@ -4,6 +4,7 @@ use super::attention::total;
 use super::cuda;
 use super::kernel::{LANES, by_dtype, lanes, lanes_mut, slice, with_slices};
 use super::real::Real;
+use super::tape::{apply3, tracked};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::sync::OnceLock;
 
@@ -18,9 +19,9 @@ pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result
         return cuda::layer_norm(x, gamma, beta, eps);
     }
     if x.device().is_cpu() {
-        let keep = x.track_op() || gamma.track_op() || beta.track_op();
+        let keep = tracked(x) || tracked(gamma) || tracked(beta);
         let op = LayerNorm { eps, keep, moments: OnceLock::new() };
-        x.contiguous()?.apply_op3(&gamma.contiguous()?, &beta.contiguous()?, op)
+        apply3(x, gamma, beta, op)
     } else {
         reference(x, gamma, beta, eps)
     }

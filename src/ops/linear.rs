@@ -5,6 +5,7 @@ use super::cuda;
 use super::gradient_sink::into_place;
 use super::kernel::{Store, by_dtype, map2, matrix, product, product_new, silu_of, silu_slope, slice, sum_rows, with_slices};
 use super::real::Real;
+use super::tape::{apply3, tracked};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::sync::OnceLock;
 
@@ -18,9 +19,9 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) -> 
         return cuda::linear(x, w, bias, activation);
     }
     if x.device().is_cpu() {
-        let keep = x.track_op() || w.track_op() || bias.track_op();
+        let keep = tracked(x) || tracked(w) || tracked(bias);
         let op = Linear { activation, keep, before_activation: OnceLock::new() };
-        x.contiguous()?.apply_op3(&w.contiguous()?, &bias.contiguous()?, op)
+        apply3(x, w, bias, op)
     } else {
         reference(x, w, bias, activation)
     }
@@ -115,7 +116,7 @@ impl CustomOp3 for Linear {
                     &through_activation
                 }
             };
-            let dx = if x.track_op() {
+            let dx = if tracked(x) {
                 product_new((rows, n_in, n_out), T::ONE, matrix(dz, n_out, 1), matrix(ws, n_in, 1))
             } else {
                 Vec::new()

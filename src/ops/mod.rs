@@ -5,6 +5,8 @@
 //! are written here by hand; on CUDA it is its twin in [`cuda`]; on any other device it is its `reference`: the same function
 //! composed of candle primitives whose own backward is correct, which is also the oracle of the tests.
 //!
+//! A forward pass that is to be differentiated is [recorded](record); candle's own graph is for tests.
+//!
 //! Deliberately absent: threads. An operation runs on the thread that calls it; the trainer gets its parallelism from
 //! micro-batches, so no result depends on how many cores there are. Products of matrices are the `gemm` crate's; hot
 //! loops are compiled for several instruction sets and chosen at run time, and sum in a fixed order, so that only the
@@ -24,6 +26,7 @@ mod linear;
 mod product;
 mod real;
 mod silu;
+mod tape;
 mod tile_product;
 mod tokens;
 mod upsample2x;
@@ -43,6 +46,7 @@ pub use layer_norm::layer_norm;
 pub use linear::linear;
 pub use product::{dot_products, weighted_sums};
 pub use silu::silu;
+pub use tape::{Slopes, Tape, add, narrow, permute, record, reshape, to_dtype};
 pub use tokens::tokens;
 pub use upsample2x::upsample2x;
 

@@ -3,6 +3,7 @@
 use super::cuda;
 use super::kernel::{by_dtype, map2, silu_of, silu_slope, slice, with_slices};
 use super::real::Real;
+use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
 
 /// `x · sigmoid(x)`, element by element.
@@ -10,7 +11,7 @@ pub fn silu(x: &Tensor) -> Result<Tensor> {
     if cuda::takes(x) {
         return cuda::silu(x);
     }
-    if x.device().is_cpu() { x.contiguous()?.apply_op1(Silu) } else { reference(x) }
+    if x.device().is_cpu() { apply1(x, Silu) } else { reference(x) }
 }
 
 pub(super) fn reference(x: &Tensor) -> Result<Tensor> {

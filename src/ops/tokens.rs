@@ -3,6 +3,7 @@
 use super::cuda;
 use super::kernel::{by_dtype, slice, sum_rows, with_slices};
 use super::real::Real;
+use super::tape::apply3;
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
 /// One token more, and to each the vector of its place: `y[b, 0] = first[b] + positions[0]` and
@@ -17,11 +18,7 @@ pub fn tokens(patches: &Tensor, first: &Tensor, positions: &Tensor) -> Result<Te
     if cuda::takes(patches) {
         return cuda::tokens(patches, first, positions);
     }
-    if patches.device().is_cpu() {
-        patches.contiguous()?.apply_op3(&first.contiguous()?, &positions.contiguous()?, Tokens)
-    } else {
-        reference(patches, first, positions)
-    }
+    if patches.device().is_cpu() { apply3(patches, first, positions, Tokens) } else { reference(patches, first, positions) }
 }
 
 pub(super) fn reference(patches: &Tensor, first: &Tensor, positions: &Tensor) -> Result<Tensor> {

@@ -3,6 +3,7 @@
 use super::cuda;
 use super::kernel::{by_dtype, slice, with_slices};
 use super::real::Real;
+use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
 /// Repeats every pixel of `x [B, H, W, C]` in a 2 × 2 block: `[B, 2H, 2W, C]`.
@@ -16,7 +17,7 @@ pub fn upsample2x(x: &Tensor) -> Result<Tensor> {
     if cuda::takes(x) {
         return cuda::upsample2x(x);
     }
-    if x.device().is_cpu() { x.contiguous()?.apply_op1(Upsample2x) } else { reference(x) }
+    if x.device().is_cpu() { apply1(x, Upsample2x) } else { reference(x) }
 }
 
 pub(super) fn reference(x: &Tensor) -> Result<Tensor> {

@@ -214,20 +214,26 @@ impl Progress {
                 row.phase = Phase::Starting;
             }
             Event::Progress { step, loss, steps_per_second } => {
-                let step = (*step).min(row.steps);
-                let advance = u64::from(step.saturating_sub(row.step));
-                self.steps_now += advance;
-                self.steps_left = self.steps_left.saturating_sub(advance);
-                row.step = row.step.max(step);
                 row.phase = Phase::Training { loss: *loss, steps_per_second: *steps_per_second };
+                self.advance(index, *step);
             }
             Event::Evaluating { done, total } => row.phase = Phase::Evaluating { done: *done, total: *total },
             Event::Evaluated { evaluation } => row.bits = Some(evaluation.bits_per_dim),
-            Event::Checkpointed { step } => row.step = row.step.max((*step).min(row.steps)),
+            Event::Checkpointed { step } => self.advance(index, *step),
             Event::Notice { .. } | Event::Failed { .. } => {}
         }
         let rate = self.steps_now as f64 / self.began.elapsed().as_secs_f64();
         self.totals.seconds_left = if self.steps_now > 0 { self.steps_left as f64 / rate } else { f64::NAN };
+    }
+
+    /// A run has come to `step`, by whatever it was heard: those before it are done.
+    fn advance(&mut self, index: usize, step: u32) {
+        let row = &mut self.rows[index];
+        let step = step.min(row.steps);
+        let advance = u64::from(step.saturating_sub(row.step));
+        row.step = row.step.max(step);
+        self.steps_now += advance;
+        self.steps_left = self.steps_left.saturating_sub(advance);
     }
 
     /// The run turned out to be another process's.
@@ -500,12 +506,14 @@ mod tests {
         progress.event(0, &Event::Progress { step: 700, loss: 0.1, steps_per_second: 1.0 });
         assert_eq!((progress.steps_now, progress.steps_left), (300, 2300));
         assert!(progress.totals.seconds_left > 0.0);
+        progress.event(0, &Event::Checkpointed { step: 800 });
+        assert_eq!((progress.steps_now, progress.steps_left), (400, 2200), "a checkpoint tells of steps too");
         progress.ended(0, &RunEnd::Diverged);
         assert_eq!(progress.steps_left, 2000, "a run that ended early has no steps left");
         progress.event(1, &Event::Progress { step: 1, loss: 0.1, steps_per_second: 1.0 });
         progress.event(1, &Event::Progress { step: 0, loss: 0.1, steps_per_second: 1.0 });
         assert_eq!(progress.steps_left, 1999);
         progress.event(1, &Event::Progress { step: 5000, loss: 0.1, steps_per_second: 1.0 });
-        assert_eq!((progress.steps_now, progress.steps_left), (1300, 1000), "a run cannot do more steps than it has");
+        assert_eq!((progress.steps_now, progress.steps_left), (1400, 1000), "a run cannot do more steps than it has");
     }
 }

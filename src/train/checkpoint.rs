@@ -56,11 +56,11 @@ pub fn encode(
     let mut tensors: BTreeMap<String, (Dtype, Vec<usize>, Vec<u8>)> = BTreeMap::new();
     for (prefix, flat) in buffers(weights) {
         for (name, shape, values) in layout.to_disk(flat) {
-            tensors.insert(format!("{prefix}.{name}"), (Dtype::F32, shape, values.iter().flat_map(|v| v.to_le_bytes()).collect()));
+            tensors.insert(format!("{prefix}.{name}"), (Dtype::F32, shape, little_endian(&values, f32::to_le_bytes)));
         }
     }
     let mut insert = |name: &str, saved: &[f64]| {
-        tensors.insert(name.to_owned(), (Dtype::F64, vec![saved.len()], saved.iter().flat_map(|v| v.to_le_bytes()).collect()));
+        tensors.insert(name.to_owned(), (Dtype::F64, vec![saved.len()], little_endian(saved, f64::to_le_bytes)));
     };
     insert("window", &window.save());
     if let Some(losses) = timestep_losses {
@@ -160,6 +160,13 @@ pub fn decode(layout: &ParamLayout, run_id: &str, timesteps: usize, bytes: &[u8]
     let window = Window::load(timesteps, &saved).ok_or("its window has another number of timesteps")?;
     let timestep_losses = file.tensor("timestep_losses").ok().map(|view| numbers(&view));
     Ok((weights, window, timestep_losses))
+}
+
+/// Numbers as a file has them; into memory of the right size, several times faster than byte by byte.
+fn little_endian<T: Copy, const N: usize>(numbers: &[T], bytes: impl Fn(T) -> [u8; N]) -> Vec<u8> {
+    let mut file = vec![0; N * numbers.len()];
+    file.as_chunks_mut().0.iter_mut().zip(numbers).for_each(|(to, &number)| *to = bytes(number));
+    file
 }
 
 /// blake3 over names and values in the order of names.

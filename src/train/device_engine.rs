@@ -3,6 +3,10 @@
 //! Start at [`DeviceEngine::step`], which reads like the host's. The whole batch goes through at once. Losses whose closed
 //! form has no kernel (those of the Binomial process) are computed on the host from the downloaded output.
 //!
+//! After a few steps the device has recorded one: from then on the host writes what differs (samples, timesteps, constants) to
+//! memory that keeps its place, and says "again" ([`DeviceEngine::tell`]). A small network would otherwise wait for the host's
+//! hundreds of launches.
+//!
 //! A ledger of a few steps lies on the device: terms of every sample, norm of every update. It is fetched when it is full
 //! or something is due, so the host runs ahead of the device and the device does not wait for it.
 
@@ -14,7 +18,8 @@ use crate::config::Dtype;
 use crate::data::{Shape, Stored};
 use crate::diffusion::SampleTerms;
 use crate::model::{Dropout, Params};
-use crate::ops::cuda::{DeviceExamples, DeviceProcess, DeviceWeights, Placed, with_slope};
+use crate::ops::cuda::{DeviceExamples, DeviceProcess, DeviceWeights, Fed, Placed, Recording, record, rehearse, with_step_at};
+use crate::ops::{self, Tape};
 use crate::optim::{AdamW, Weights};
 use crate::units::Timestep;
 use candle_core::{DType, Device, Shape as TensorShape, Tensor};
@@ -35,13 +40,33 @@ pub(super) struct DeviceEngine {
     /// host's.
     process: Option<(DeviceProcess, Option<DeviceExamples>)>,
     step: u32,
-    /// `[LEDGER, B, 4]` and `[LEDGER]`, in f64.
+    recording: Told,
+    /// What a step reads: samples, what each one's slope counts, embedded timesteps, the step itself.
+    places: Fed,
+    scales: Fed,
+    sinusoids: Fed,
+    step_at: Fed,
+    /// What a step leaves, `[B, 4]` and `[1]` in f64, and the ledger of it, `[LEDGER, B, 4]` and `[LEDGER]`.
+    terms_now: Fed,
+    norm_now: Fed,
     terms: Tensor,
     norms: Tensor,
     pending: Vec<Pending>,
     /// The weights as last fetched, and whether they are still those.
     on_host: Weights,
     current: bool,
+}
+
+/// Steps that are told kernel by kernel before one is recorded: by then every kernel is loaded and every size is known.
+const REHEARSALS: u32 = 2;
+
+/// How the device is told of a step.
+enum Told {
+    /// Kernel by kernel, so many times.
+    Rehearsed(u32),
+    AsOne(Recording),
+    /// Kernel by kernel for good.
+    OneByOne,
 }
 
 /// A step in the ledger.
@@ -94,6 +119,14 @@ impl DeviceEngine {
             adamw,
             process,
             step: weights.step,
+            // For those who look for a kernel at fault: one that is launched by itself names itself.
+            recording: if std::env::var_os("DDPM_LAB_KERNEL_BY_KERNEL").is_some() { Told::OneByOne } else { Told::Rehearsed(0) },
+            places: Fed::new(device, (batch, 8), DType::I32)?,
+            scales: Fed::new(device, batch, DType::F64)?,
+            sinusoids: Fed::new(device, (batch, trainer.model.embedding_width()), DType::F32)?,
+            step_at: Fed::new(device, 1, DType::U32)?,
+            terms_now: Fed::new(device, (batch, 4), DType::F64)?,
+            norm_now: Fed::new(device, 1, DType::F64)?,
             terms: Tensor::zeros((LEDGER, batch, 4), DType::F64, device)?,
             norms: Tensor::zeros(LEDGER, DType::F64, device)?,
             pending: Vec::with_capacity(LEDGER),
@@ -109,58 +142,115 @@ impl DeviceEngine {
     /// One update. Returns when the device has been told everything, not when it is done.
     pub(super) fn step(&mut self, trainer: &Trainer<'_>, indices: &[usize]) -> Result<(), TrainError> {
         let source = trainer.batch_source();
-        let (model, step, row) = (&trainer.model, self.step, self.pending.len());
-        let dropout = (trainer.config.model.dropout > 0.0).then(|| Dropout { stream: source.dropout_stream(step), first_sample: 0 });
+        let (step, row) = (self.step, self.pending.len());
         let scale = 1.0 / trainer.config.train.batch_size as f64;
-        let forward = |x: &Tensor, t: &[Timestep]| {
-            let output = model.forward(&self.params, &x.to_dtype(self.dtype)?, t, dropout)?;
-            output.to_dtype(DType::F32)
-        };
 
-        // 1. The batch, the network, the slope of the loss.
+        // 1. What differs from step to step.
         let drawn: Vec<(Timestep, f64)> = (0..indices.len()).map(|sample| source.timestep(step, sample as u32)).collect();
         let t: Vec<Timestep> = drawn.iter().map(|(t, _)| *t).collect();
-        let (output, slope, host) = match &self.process {
-            Some((process, examples)) => {
-                let noise = source.noise_stream(step);
-                let place = |(i, &example): (usize, &usize)| {
-                    let sample = i as u32;
-                    Placed { example, mirrored: source.mirrored(step, sample), t: t[i], stream: noise, sample }
-                };
-                let mut samples: Vec<Placed> = indices.iter().enumerate().map(place).collect();
-                let sent;
-                let examples = match examples {
-                    Some(kept) => kept,
-                    None => {
-                        sent = self.send(trainer, &mut samples)?;
-                        &sent
-                    }
-                };
-                let batch = process.draw(examples, &samples)?;
-                let output = forward(&batch.x_t, &t)?;
-                let scales: Vec<f64> = drawn.iter().map(|(_, weight)| scale * weight).collect();
-                let slope = process.loss(&batch, &output.detach(), Some(&scales), &self.terms.narrow(0, row, 1)?)?;
-                (output, slope.expect("scales were given"), None)
-            }
-            None => {
-                let batch = source.draw(step, 0, indices);
-                let Shape { height, width, channels } = trainer.dataset.info.shape;
-                let x = Tensor::from_slice(&batch.x_t, (batch.t.len(), height, width, channels), &self.device)?;
-                let output = forward(&x, &t)?;
-                let values = output.detach().flatten_all()?.to_vec1::<f32>()?;
-                let (slope, terms, _) = trainer.host_loss(&batch, &values, scale);
-                (output.clone(), Tensor::from_vec(slope, output.shape(), &self.device)?, Some(terms))
-            }
-        };
+        let [.., dropout_step, _] = source.dropout_stream(step).address();
+        self.step_at.write(&[dropout_step])?;
+        self.sinusoids.write(&trainer.model.embed(&t)?)?;
+        self.weights.set_constants(&self.adamw.constants(step + 1))?;
 
-        // 2. Backward, norm, clip, update, average.
-        let gradients = with_slope(&output, slope)?.backward()?;
-        let gradients: Vec<Option<Tensor>> = self.weights.working().iter().map(|w| gradients.get(w).cloned()).collect();
-        self.weights.update(&self.adamw.constants(step + 1), self.adamw.grad_clip, &gradients, &self.norms.narrow(0, row, 1)?)?;
+        // 2. The batch, the network, the slope of the loss, backward, norm, clip, update, average.
+        let host = if let Some((process, kept)) = &self.process {
+            let noise = source.noise_stream(step);
+            let place = |(i, &example): (usize, &usize)| {
+                let sample = i as u32;
+                Placed { example, mirrored: source.mirrored(step, sample), t: t[i], stream: noise, sample }
+            };
+            let mut samples: Vec<Placed> = indices.iter().enumerate().map(place).collect();
+            self.scales.write(&drawn.iter().map(|(_, weight)| scale * weight).collect::<Vec<f64>>())?;
+            if let Some(examples) = kept {
+                self.places.write(&process.places(examples, &samples)?)?;
+                self.tell(trainer)?;
+            } else {
+                let examples = self.send(trainer, &mut samples)?;
+                self.places.write(&process.places(&examples, &samples)?)?;
+                self.compute(trainer, process, &examples)?;
+            }
+            self.terms_now.copy_to(&self.terms.narrow(0, row, 1)?)?;
+            None
+        } else {
+            let batch = source.draw(step, 0, indices);
+            let Shape { height, width, channels } = trainer.dataset.info.shape;
+            let x = Tensor::from_slice(&batch.x_t, (batch.t.len(), height, width, channels), &self.device)?;
+            let (output, tape) = self.forward(trainer, &x)?;
+            let values = output.flatten_all()?.to_vec1::<f32>()?;
+            let (slope, terms, _) = trainer.host_loss(&batch, &values, scale);
+            self.learn(tape, &output, Tensor::from_vec(slope, output.shape(), &self.device)?)?;
+            Some(terms)
+        };
+        self.norm_now.copy_to(&self.norms.narrow(0, row, 1)?)?;
         self.pending.push(Pending { step, drawn, host });
         self.step += 1;
         self.current = false;
         Ok(())
+    }
+
+    /// Has the device make a step whose numbers have been written: a launch for each kernel at first, then all of them as one
+    /// recording, which costs the host next to nothing.
+    fn tell(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
+        let Some((process, Some(examples))) = &self.process else { return Ok(()) };
+        match &self.recording {
+            Told::AsOne(recording) => recording.replay()?,
+            Told::Rehearsed(times) if *times < REHEARSALS => {
+                let times = times + 1;
+                rehearse(&self.device, || self.compute(trainer, process, examples).map(drop))?;
+                self.recording = Told::Rehearsed(times);
+            }
+            Told::Rehearsed(_) => {
+                let mut gradients = None;
+                let recorded = record(&self.device, || {
+                    gradients = self.compute(trainer, process, examples)?;
+                    Ok(())
+                });
+                match (recorded, gradients) {
+                    (Ok(Some(recording)), Some(gradients)) => {
+                        self.weights.set_recorded(&gradients)?;
+                        recording.replay()?;
+                        self.recording = Told::AsOne(recording);
+                    }
+                    (recorded, _) => {
+                        if let Err(error) = recorded {
+                            tracing::warn!("a step of this network cannot be recorded, and is told kernel by kernel: {error}");
+                        }
+                        self.compute(trainer, process, examples)?;
+                        self.recording = Told::OneByOne;
+                    }
+                }
+            }
+            Told::OneByOne => self.compute(trainer, process, examples).map(drop)?,
+        }
+        Ok(())
+    }
+
+    /// A step whose numbers have been written. Where it is recorded: where the gradients lie.
+    fn compute(&self, trainer: &Trainer<'_>, process: &DeviceProcess, examples: &DeviceExamples) -> candle_core::Result<Option<Vec<i64>>> {
+        let batch = process.draw(examples, self.places.tensor())?;
+        let (output, tape) = self.forward(trainer, &batch.x_t)?;
+        let slope = process.loss(&batch, &output, Some(&self.scales), self.terms_now.tensor())?;
+        self.learn(tape, &output, slope.expect("scales were given"))
+    }
+
+    /// The network's output, in f32, and how it came about.
+    fn forward(&self, trainer: &Trainer<'_>, x: &Tensor) -> candle_core::Result<(Tensor, Tape)> {
+        let stream = trainer.batch_source().dropout_stream(self.step);
+        let dropout = (trainer.config.model.dropout > 0.0).then_some(Dropout { stream, first_sample: 0 });
+        let x = x.to_dtype(self.dtype)?;
+        let forward = || {
+            let output = trainer.model.forward_embedded(&self.params, &x, self.sinusoids.tensor(), dropout)?;
+            ops::to_dtype(&output, DType::F32)
+        };
+        with_step_at(&self.step_at, || ops::record(forward))
+    }
+
+    /// Backward from the slope of the loss in the output, and the update.
+    fn learn(&self, tape: Tape, output: &Tensor, slope: Tensor) -> candle_core::Result<Option<Vec<i64>>> {
+        let gradients = with_step_at(&self.step_at, || tape.backward(output, slope))?;
+        let gradients: Vec<Option<Tensor>> = self.weights.working().iter().map(|w| gradients.get(w).cloned()).collect();
+        self.weights.update(self.adamw.grad_clip, &gradients, self.norm_now.tensor())
     }
 
     /// The batch's own examples on the device; the samples' places become those in it.

@@ -9,7 +9,7 @@ use crate::diffusion::bound::{BoundOptions, evaluate};
 use crate::diffusion::timestep_plan::TimestepPlan;
 use crate::diffusion::{Diffusion, GaussianDiffusion};
 use crate::model::Model;
-use crate::ops::cuda::{self, DeviceExamples, DeviceProcess, Placed, launches, stand_aside, standing_in};
+use crate::ops::cuda::{self, DeviceExamples, DeviceProcess, Fed, Placed, launches, stand_aside, standing_in};
 use crate::optim::Weights;
 use crate::record::{Event, LossRow, Split};
 use crate::rng::{Purpose, stream};
@@ -343,10 +343,13 @@ fn check_loss(
     let (dims, output_dims) = (gaussian.shape().dims(), gaussian.output_dims());
     let on_device = Tensor::from_slice(output, (placed.len(), output_dims), device).unwrap();
     let terms = Tensor::zeros((placed.len(), 4), DType::F64, device).unwrap();
+    let scale_table = Fed::new(device, scales.len(), DType::F64).unwrap();
+    scale_table.write(scales).unwrap();
     for training in [true, false] {
         let process = DeviceProcess::new(device, gaussian.coefficients(training.then_some(&config.loss))).unwrap();
-        let batch = process.draw(examples, placed).unwrap();
-        let slope = process.loss(&batch, &on_device, training.then_some(scales), &terms).unwrap();
+        let places = process.places(examples, placed).unwrap();
+        let batch = process.draw(examples, &Tensor::from_vec(places, (placed.len(), 8), device).unwrap()).unwrap();
+        let slope = process.loss(&batch, &on_device, training.then_some(&scale_table), &terms).unwrap();
         assert_eq!(slope.is_some(), training);
         let got = terms.flatten_all().unwrap().to_vec1::<f64>().unwrap();
         let home = |t: &Tensor| t.flatten_all().unwrap().to_vec1::<f32>().unwrap();

@@ -6,7 +6,7 @@ use super::trainer::Trainer;
 use super::window::Window;
 use crate::diffusion::SampleTerms;
 use crate::model::Dropout;
-use crate::ops::{Gradients, Places};
+use crate::ops::{Gradients, Places, record};
 use crate::optim::Weights;
 use candle_core::Tensor;
 use rayon::prelude::*;
@@ -36,15 +36,15 @@ impl Trainer<'_> {
                         Tensor::from_slice(&batch.x_t, (batch.t.len(), shape.height, shape.width, shape.channels), self.options.device)?;
                     let dropout = (self.config.model.dropout > 0.0)
                         .then(|| Dropout { stream: source.dropout_stream(weights.step), first_sample: first as u32 });
-                    let output = self.model.forward(&params, &x, &batch.t, dropout)?;
+                    let (output, tape) = record(|| self.model.forward(&params, &x, &batch.t, dropout))?;
 
-                    // The loss and its gradient in the output are exact closed forms; autograd carries it on from there.
+                    // The loss and its gradient in the output are exact closed forms; the tape carries it on from there.
                     let values = output.flatten_all()?.to_vec1::<f32>()?;
                     let (slope, terms, loss) = self.host_loss(&batch, &values, 1.0 / self.config.train.batch_size as f64);
                     let terms: Vec<_> = batch.t.iter().zip(terms).map(|(t, (terms, loss))| (*t, terms, loss)).collect();
                     let slope = Tensor::from_vec(slope, output.shape(), self.options.device)?;
                     let buffer = sum.lock().expect("no thread panics while adding").spare.pop().unwrap_or_default();
-                    let gradients = places.collect(&(output * slope)?.sum_all()?, buffer)?;
+                    let gradients = places.collect(tape, &output, slope, buffer)?;
                     sum.lock().expect("no thread panics while adding").add(m, gradients, &places)?;
                     Ok((terms, loss))
                 })

@@ -69,7 +69,8 @@ impl Network<'_> {
     fn device_terms(&self, process: &DeviceProcess, examples: &DeviceExamples, jobs: &[Job]) -> candle_core::Result<Vec<SampleTerms>> {
         let placed =
             |job: &Job| Placed { example: job.example as usize, mirrored: false, t: job.t, stream: job.noise, sample: job.example };
-        let batch = process.draw(examples, &jobs.iter().map(placed).collect::<Vec<_>>())?;
+        let places = process.places(examples, &jobs.iter().map(placed).collect::<Vec<_>>())?;
+        let batch = process.draw(examples, &Tensor::from_vec(places, (jobs.len(), 8), &self.device)?)?;
         let t: Vec<Timestep> = jobs.iter().map(|job| job.t).collect();
         let output = self.model.forward(&self.params, &batch.x_t, &t, None)?;
         let terms = Tensor::zeros((jobs.len(), 4), DType::F64, &self.device)?;

@@ -5,6 +5,7 @@ use super::super::{Init, Model, ModelKind, TimeEmbedding};
 use super::*;
 use crate::ops::check::{distance, numbers, random};
 use crate::rng::{Purpose, stream};
+use crate::units::Timestep;
 use candle_core::{DType, Device};
 
 fn spec(channels: &[u32]) -> ModelSpec {

@@ -1,12 +1,13 @@
 //! Attention: products by cuBLAS, and the softmax between them.
 
-use super::buffer::{Buffer, address, attach3};
-use super::launch::{Arg, Grid, int, launch};
+use super::buffer::{Buffer, address, attach};
+use super::launch::{Arg, BLOCK, Grid, int, launch};
+use crate::ops::tape::whole;
 use candle_core::{Result, Tensor};
 
 /// Shapes have been checked.
 pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Tensor> {
-    let (q, k, v) = (q.contiguous()?, k.contiguous()?, v.contiguous()?);
+    let (q, k, v) = (whole(q)?, whole(k)?, whole(v)?);
     let (batch, shape) = (q.dim(0)?, q.shape().clone());
     let channels = q.dim(q.rank() - 1)?;
     let (tokens, head) = (q.elem_count() / (batch * channels), channels / heads);
@@ -26,7 +27,7 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Ten
     let weights = softmax(&scores, scale)?;
     let out = Buffer::product(&weights, &vh)?;
     let out = if heads == 1 { out.reshaped(q.shape())? } else { copy(&join(&out.tensor())?)? };
-    attach3("attention", out, [&q, &k, &v], move |inputs, dout| {
+    attach(out, [&q, &k, &v], move |inputs, dout| {
         let [q, k, v] = &inputs.tensors;
         let ([q, k, v], dout) = ([split(q)?, split(k)?, split(v)?], split(dout)?);
         let dv = weights.t()?.matmul(&dout)?;
@@ -39,25 +40,28 @@ pub fn attention(q: &Tensor, k: &Tensor, v: &Tensor, heads: usize) -> Result<Ten
 /// softmax(scale · x) over the last axis.
 fn softmax(x: &Tensor, scale: f64) -> Result<Tensor> {
     let y = Buffer::like(x)?;
-    let (grid, columns) = rows(x)?;
-    launch(x.device(), x.dtype(), "softmax", grid, &[columns, Arg::Double(scale), address(x)?, y.address()?])?;
+    let (grid, [rows, columns]) = rows(x)?;
+    launch(x.device(), x.dtype(), "softmax", grid, &[rows, columns, Arg::Double(scale), address(x)?, y.address()?])?;
     Ok(y.tensor())
 }
 
 /// The gradient of x, where y = softmax(scale · x).
 fn softmax_backward(y: &Tensor, dy: &Tensor, scale: f64) -> Result<Tensor> {
     let dx = Buffer::like(y)?;
-    let (grid, columns) = rows(y)?;
-    let args = [columns, Arg::Double(scale), address(y)?, address(dy)?, dx.address()?];
+    let (grid, [rows, columns]) = rows(y)?;
+    let args = [rows, columns, Arg::Double(scale), address(y)?, address(dy)?, dx.address()?];
     launch(y.device(), y.dtype(), "softmax_backward", grid, &args)?;
     Ok(dx.tensor())
 }
 
-/// A block for each row, of no more threads than help.
-fn rows(x: &Tensor) -> Result<(Grid, Arg)> {
+/// A row of threads for each row, several in a block: few steps to a sum, and no thread without work.
+fn rows(x: &Tensor) -> Result<(Grid, [Arg; 2])> {
     let columns = x.dim(x.rank() - 1)?;
-    let threads = columns.next_power_of_two().clamp(32, 256);
-    Ok((Grid { blocks: [x.elem_count() / columns, 1, 1], threads: [threads, 1] }, int(columns)?))
+    let rows = x.elem_count() / columns;
+    // Eight numbers to a thread.
+    let across = columns.div_ceil(8).next_power_of_two().clamp(8, BLOCK);
+    let down = BLOCK / across;
+    Ok((Grid { blocks: [rows.div_ceil(down), 1, 1], threads: [across, down] }, [int(rows)?, int(columns)?]))
 }
 
 /// The numbers of a tensor in memory of their own.

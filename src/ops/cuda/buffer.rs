@@ -1,12 +1,12 @@
-//! Memory that kernels fill, and how it becomes a tensor with a backward pass.
+//! Memory that kernels fill, and how it becomes a tensor with a place on the tape.
 
 use super::driver;
 use super::launch::{Arg, Grid, int, launch};
+use crate::ops::tape::{is_recording, note, tracked};
 use candle_core::backend::{BackendDevice, BackendStorage};
 use candle_core::cpu_backend::CpuDevice;
 use candle_core::op::BackpropOp;
-use candle_core::{CpuStorage, CudaStorage, CustomOp1, CustomOp2, CustomOp3, DType, Device, Layout, Result, Shape, Storage, Tensor, bail};
-use std::sync::Mutex;
+use candle_core::{CpuStorage, DType, Device, Result, Shape, Storage, Tensor, bail};
 
 /// Device memory of some shape that is no tensor yet.
 pub(super) struct Buffer {
@@ -99,6 +99,7 @@ fn address_in(storage: &Storage, start: usize) -> Result<Arg> {
         Storage::Cpu(CpuStorage::BF16(v)) => v.as_ptr() as u64,
         Storage::Cpu(CpuStorage::U8(v)) => v.as_ptr() as u64,
         Storage::Cpu(CpuStorage::I32(v)) => v.as_ptr() as u64,
+        Storage::Cpu(CpuStorage::U32(v)) => v.as_ptr() as u64,
         Storage::Cpu(CpuStorage::I64(v)) => v.as_ptr() as u64,
         _ => bail!("a CUDA kernel was given a tensor of another device or type"),
     };
@@ -113,7 +114,7 @@ pub(super) struct Inputs<const N: usize> {
 
 impl<const N: usize> Inputs<N> {
     fn new(tensors: [&Tensor; N]) -> Result<Self> {
-        let wanted = tensors.map(Tensor::track_op);
+        let wanted = tensors.map(tracked);
         let detached = tensors.map(|t| t.detach().contiguous());
         let mut ok = Vec::with_capacity(N);
         for t in detached {
@@ -123,148 +124,16 @@ impl<const N: usize> Inputs<N> {
     }
 }
 
-type Backward<const N: usize> = Box<dyn Fn(Inputs<N>, &Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync>;
-
-/// An operation whose forward pass has been computed already; candle asks it for the result once.
-struct Computed<const N: usize> {
-    name: &'static str,
-    result: Mutex<Option<(Storage, Shape)>>,
-    backward: Backward<N>,
-}
-
-impl<const N: usize> Computed<N> {
-    fn new(
-        name: &'static str,
-        result: Buffer,
-        backward: impl Fn(Inputs<N>, &Tensor) -> Result<[Option<Tensor>; N]> + Send + Sync + 'static,
-    ) -> Self {
-        Self { name, result: Mutex::new(Some((result.storage, result.shape))), backward: Box::new(backward) }
-    }
-
-    fn take(&self) -> Result<(Storage, Shape)> {
-        match self.result.lock().expect("nobody panics while holding it").take() {
-            Some(result) => Ok(result),
-            None => bail!("{}: the forward pass was asked for twice", self.name),
-        }
-    }
-
-    fn cpu(&self) -> Result<(CpuStorage, Shape)> {
-        match self.take()? {
-            (Storage::Cpu(storage), shape) => Ok((storage, shape)),
-            _ => bail!("{}: the result is on another device than the input", self.name),
-        }
-    }
-
-    fn cuda(&self) -> Result<(CudaStorage, Shape)> {
-        match self.take()? {
-            (Storage::Cuda(storage), shape) => Ok((storage, shape)),
-            _ => bail!("{}: the result is on another device than the input", self.name),
-        }
-    }
-
-    fn bwd(&self, inputs: [&Tensor; N], dy: &Tensor) -> Result<[Option<Tensor>; N]> {
-        (self.backward)(Inputs::new(inputs)?, &dy.contiguous()?)
-    }
-}
-
-/// `result` as a function of `x`, whose gradient `backward` gives from x and that of the result.
-pub(super) fn attach1(
-    name: &'static str,
+/// `result` as a function of `inputs`, whose gradients `backward` gives from them and that of the result.
+pub(super) fn attach<const N: usize>(
     result: Buffer,
-    x: &Tensor,
-    backward: impl Fn(Inputs<1>, &Tensor) -> Result<[Option<Tensor>; 1]> + Send + Sync + 'static,
+    inputs: [&Tensor; N],
+    backward: impl FnOnce(Inputs<N>, &Tensor) -> Result<[Option<Tensor>; N]> + 'static,
 ) -> Result<Tensor> {
-    x.apply_op1(Computed::new(name, result, backward))
-}
-
-/// `result` as a function of two tensors.
-pub(super) fn attach2(
-    name: &'static str,
-    result: Buffer,
-    [a, b]: [&Tensor; 2],
-    backward: impl Fn(Inputs<2>, &Tensor) -> Result<[Option<Tensor>; 2]> + Send + Sync + 'static,
-) -> Result<Tensor> {
-    a.apply_op2(b, Computed::new(name, result, backward))
-}
-
-/// `result` as a function of three tensors.
-pub(super) fn attach3(
-    name: &'static str,
-    result: Buffer,
-    [a, b, c]: [&Tensor; 3],
-    backward: impl Fn(Inputs<3>, &Tensor) -> Result<[Option<Tensor>; 3]> + Send + Sync + 'static,
-) -> Result<Tensor> {
-    a.apply_op3(b, c, Computed::new(name, result, backward))
-}
-
-impl CustomOp1 for Computed<1> {
-    fn name(&self) -> &'static str {
-        self.name
+    let y = result.tensor();
+    if is_recording() {
+        let kept = inputs.map(Tensor::clone);
+        note(inputs, &y, move |dy| backward(Inputs::new(kept.each_ref())?, &dy.contiguous()?))?;
     }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.cuda()
-    }
-
-    fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
-        let [dx] = self.bwd([x], dy)?;
-        Ok(dx)
-    }
-}
-
-impl CustomOp2 for Computed<2> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-
-    fn cuda_fwd(&self, _: &CudaStorage, _: &Layout, _: &CudaStorage, _: &Layout) -> Result<(CudaStorage, Shape)> {
-        self.cuda()
-    }
-
-    fn bwd(&self, a: &Tensor, b: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
-        let [da, db] = self.bwd([a, b], dy)?;
-        Ok((da, db))
-    }
-}
-
-impl CustomOp3 for Computed<3> {
-    fn name(&self) -> &'static str {
-        self.name
-    }
-
-    fn cpu_fwd(&self, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout, _: &CpuStorage, _: &Layout) -> Result<(CpuStorage, Shape)> {
-        self.cpu()
-    }
-
-    fn cuda_fwd(
-        &self,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-        _: &CudaStorage,
-        _: &Layout,
-    ) -> Result<(CudaStorage, Shape)> {
-        self.cuda()
-    }
-
-    fn bwd(
-        &self,
-        a: &Tensor,
-        b: &Tensor,
-        c: &Tensor,
-        _y: &Tensor,
-        dy: &Tensor,
-    ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
-        let [da, db, dc] = self.bwd([a, b, c], dy)?;
-        Ok((da, db, dc))
-    }
+    Ok(y)
 }

@@ -1,9 +1,10 @@
 //! Convolutions in NHWC: 1 × 1 by one product, 3 × 3 by cuDNN or unfolded.
 
-use super::buffer::{Buffer, address, attach3};
+use super::buffer::{Buffer, address, attach};
 use super::elementwise::{add_bias, sum_rows};
 use super::launch::{Arg, int};
 use super::{cudnn, linear};
+use crate::ops::tape::whole;
 use candle_core::{Result, Tensor};
 
 /// The sizes of a convolution, checked by the caller.
@@ -81,7 +82,7 @@ impl Sizes {
 
 /// `w` is `[C_out, k, k, C_in]`, `bias` `[C_out]` or `[B, C_out]`.
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, s: Sizes) -> Result<Tensor> {
-    let (x, w, bias) = (x.contiguous()?, w.contiguous()?, bias.contiguous()?);
+    let (x, w, bias) = (whole(x)?, whole(w)?, whole(bias)?);
     let y = match s.same() {
         Some(shape) => cudnn::forward(&x, &w, shape)?,
         None => None,
@@ -91,7 +92,7 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, s: Sizes) -> Result<Tensor>
         None => Buffer::product(&s.unfold(&x.detach())?, &w.detach().reshape((s.c_out, s.patch()))?.t()?)?,
     };
     let y = add_bias(y.reshaped((s.batch, s.out_height, s.out_width, s.c_out))?, &bias, s.batch)?;
-    attach3("conv2d", y, [&x, &w, &bias], move |inputs, dy| {
+    attach(y, [&x, &w, &bias], move |inputs, dy| {
         let [x, w, bias] = &inputs.tensors;
         let groups = if bias.rank() == 2 { s.batch } else { 1 };
         let db = if inputs.wanted[2] { Some(sum_rows(dy, groups, s.c_out)?.reshape(bias.shape())?) } else { None };

@@ -1,6 +1,7 @@
 //! The Gaussian process on the device: a batch from stored examples, and what the loss makes of the network's output.
 
 use super::buffer::{Buffer, address};
+use super::fed::Fed;
 use super::launch::{Arg, BLOCK, Grid, int, launch};
 use crate::data::{Shape, Stored};
 use crate::diffusion::Coefficients;
@@ -49,6 +50,10 @@ impl DeviceExamples {
         };
         Ok(Self { values, scaled, shape })
     }
+
+    pub fn device(&self) -> &Device {
+        self.values.device()
+    }
 }
 
 /// The process's tables in device memory.
@@ -72,14 +77,12 @@ impl DeviceProcess {
         })
     }
 
-    /// The batch of `samples`.
+    /// Where `samples` are, as the kernels are told: `[B, 8]` in i32.
     ///
     /// # Errors
-    /// If a sample is none of the examples or has no timestep here, or the device fails.
-    pub fn draw(&self, examples: &DeviceExamples, samples: &[Placed]) -> Result<Drawn> {
-        let Shape { height, width, channels } = examples.shape;
-        let (n, dims, device) = (samples.len(), examples.shape.dims(), examples.values.device());
-        let mut words: Vec<i32> = Vec::with_capacity(8 * n);
+    /// If a sample is none of the examples or has no timestep here.
+    pub fn places(&self, examples: &DeviceExamples, samples: &[Placed]) -> Result<Vec<i32>> {
+        let mut words: Vec<i32> = Vec::with_capacity(8 * samples.len());
         for s in samples {
             if s.example >= examples.values.dim(0)? || s.t.index() >= self.coefficients.rows.len() {
                 bail!("sample {} at t = {} is beyond the examples or the timesteps", s.example, s.t.get())
@@ -88,29 +91,41 @@ impl DeviceProcess {
             let signed = [s.example as i32, i32::from(s.mirrored), s.t.index() as i32];
             words.extend(signed.into_iter().chain([s.sample, k0, k1, step, tag].map(|word| word as i32)));
         }
-        let which = Tensor::from_vec(words, (n, 8), device)?;
+        Ok(words)
+    }
+
+    /// The batch of the samples whose [places](Self::places) `which [B, 8]` holds.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn draw(&self, examples: &DeviceExamples, which: &Tensor) -> Result<Drawn> {
+        let Shape { height, width, channels } = examples.shape;
+        let (n, dims, device) = (which.dim(0)?, examples.shape.dims(), examples.values.device());
         let [x_0, noise, x_t] = [(); 3].map(|()| Buffer::new(device, (n, height, width, channels), DType::F32));
         let (x_0, noise, x_t) = (x_0?, noise?, x_t?);
         let kernel = if examples.values.dtype() == DType::U8 { "draw_levels" } else { "draw_reals" };
         let threads = n * dims.div_ceil(4);
         int(threads)?;
         let sizes = [int(n)?, int(dims)?, int(width)?, int(channels)?];
-        let from = [address(&which)?, address(&self.pairs)?, address(&examples.values)?, address(&examples.scaled)?];
+        let from = [address(which)?, address(&self.pairs)?, address(&examples.values)?, address(&examples.scaled)?];
         let args = [&sizes[..], &from, &[x_0.address()?, noise.address()?, x_t.address()?]].concat();
         launch(device, DType::F32, kernel, Grid::elements(threads), &args)?;
-        Ok(Drawn { which, x_0: x_0.tensor(), noise: noise.tensor(), x_t: x_t.tensor() })
+        Ok(Drawn { which: which.clone(), x_0: x_0.tensor(), noise: noise.tensor(), x_t: x_t.tensor() })
     }
 
     /// Fills `terms [B, 4]` (f64) with eps-MSE, x_0-MSE, the term of the bound in bits/dim and the loss of each sample; with
-    /// `scales`, returns so much of the slope of its loss in the output, for each sample.
+    /// `scales [B]` (f64), returns so much of the slope of its loss in the output, for each sample.
     ///
     /// # Errors
     /// If the output is not this batch's, in f32, or the device fails.
-    pub fn loss(&self, batch: &Drawn, output: &Tensor, scales: Option<&[f64]>, terms: &Tensor) -> Result<Option<Tensor>> {
+    pub fn loss(&self, batch: &Drawn, output: &Tensor, scales: Option<&Fed>, terms: &Tensor) -> Result<Option<Tensor>> {
         let c = &self.coefficients;
         let (samples, numbers) = (batch.x_0.dim(0)?, batch.x_0.elem_count());
         let outputs = if c.learned { 2 * numbers } else { numbers };
-        if output.dtype() != DType::F32 || output.elem_count() != outputs || scales.is_some_and(|s| s.len() != samples) {
+        if output.dtype() != DType::F32
+            || output.elem_count() != outputs
+            || scales.is_some_and(|s| s.tensor().elem_count() != samples || s.tensor().dtype() != DType::F64)
+        {
             bail!("the output is {:?} in {:?} where {outputs} numbers in f32 were expected", output.dims(), output.dtype())
         }
         if terms.dtype() != DType::F64 || terms.elem_count() != 4 * samples {
@@ -119,11 +134,12 @@ impl DeviceProcess {
         let device = output.device();
         let output = output.contiguous()?;
         let slope = if scales.is_some() { Buffer::like(&output)? } else { Buffer::new(device, 1, DType::F32)? };
-        let scale_table = Tensor::from_slice(scales.unwrap_or(&[0.0]), scales.map_or(1, <[f64]>::len), device)?;
+        // Without a slope nobody reads the scales.
+        let scale_table = scales.map_or(terms, Fed::tensor);
         let flag = |on: bool| Arg::Int(i32::from(on));
         let sizes = [int(numbers / samples)?, int(batch.x_0.dim(3)?)?, flag(c.learned), Arg::Int(c.levels as i32)];
         let flags = [flag(c.erf), flag(c.clip), flag(scales.is_some())];
-        let from = [&batch.which, &scale_table, &self.rows, &batch.x_0, &batch.x_t, &batch.noise, &output];
+        let from = [&batch.which, scale_table, &self.rows, &batch.x_0, &batch.x_t, &batch.noise, &output];
         let mut args = [&sizes[..], &flags].concat();
         for tensor in from.into_iter().chain([terms]) {
             args.push(address(tensor)?);

@@ -4,7 +4,7 @@ use super::launch::{Arg, Grid};
 use super::source::{MODULES, source};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, Device, Result, bail};
-use cudarc::driver::{DevicePtr, LaunchConfig, PushKernelArg, result, sys};
+use cudarc::driver::{CudaGraph, DevicePtr, LaunchConfig, PushKernelArg, result, sys};
 use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
 use std::sync::OnceLock;
 
@@ -52,6 +52,7 @@ pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
         CudaStorageSlice::BF16(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::U8(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::I32(s) => s.device_ptr(&stream).0,
+        CudaStorageSlice::U32(s) => s.device_ptr(&stream).0,
         CudaStorageSlice::I64(s) => s.device_ptr(&stream).0,
         _ => bail!("a CUDA kernel was given a tensor of another type"),
     })
@@ -104,4 +105,67 @@ pub(super) fn launch(device: &CudaDevice, module: usize, kernel: &'static str, g
     // addresses of: the tests run every launch of the crate against its text on the host.
     unsafe { builder.launch(config) }.w()?;
     Ok(())
+}
+
+/// Copies numbers to memory that begins at `to`: after the work before it on the stream, before what follows.
+pub(super) fn upload<T>(device: &CudaDevice, to: u64, from: &[T]) -> Result<()> {
+    let stream = device.cuda_stream();
+    stream.context().bind_to_thread().w()?;
+    // SAFETY: the caller holds memory for so many numbers. `from` is pageable, so it has been read when the call returns.
+    unsafe { result::memcpy_htod_async(to, from, stream.cu_stream()) }.w()
+}
+
+/// Copies bytes from one place on the device to another, in the order of the stream.
+pub(super) fn copy(device: &CudaDevice, to: u64, from: u64, bytes: usize) -> Result<()> {
+    let stream = device.cuda_stream();
+    stream.context().bind_to_thread().w()?;
+    // SAFETY: the caller holds both.
+    unsafe { result::memcpy_dtod_async(to, from, bytes, stream.cu_stream()) }.w()
+}
+
+/// What the device was told, to be done again as one.
+pub struct Recording(CudaGraph);
+
+/// Records what `work` tells the device, which does none of it now. `None` where the device cannot.
+///
+/// # Errors
+/// If `work` copies between host and device, waits for the device, or fails.
+pub fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Option<Recording>> {
+    let Device::Cuda(device) = device else { return Ok(None) };
+    // candle takes small uploads, of shapes and strides, from those of the steps before, and refuses others.
+    let _known = device.enable_cuda_graph_htod_cache();
+    let stream = device.cuda_stream();
+    stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
+    let done = work();
+    let graph = stream.end_capture(sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+    done?;
+    match graph.w()? {
+        Some(graph) => Ok(Some(Recording(graph))),
+        None => bail!("the device recorded nothing"),
+    }
+}
+
+/// Does what is to be recorded later: uploads of shapes and strides are remembered for then.
+///
+/// # Errors
+/// Those of `work`.
+pub fn rehearse(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    let _known = device.as_cuda_device().ok().map(CudaDevice::enable_cuda_graph_htod_cache);
+    work()
+}
+
+/// Whether the device records what it is told.
+pub(super) fn is_recording(device: &Device) -> Result<bool> {
+    let Device::Cuda(device) = device else { return Ok(false) };
+    Ok(device.cuda_stream().capture_status().w()? == sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE)
+}
+
+impl Recording {
+    /// Tells the device to do it once more.
+    ///
+    /// # Errors
+    /// If the device refuses.
+    pub fn replay(&self) -> Result<()> {
+        self.0.launch().w()
+    }
 }

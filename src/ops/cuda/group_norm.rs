@@ -1,14 +1,15 @@
 //! Group normalisation with the activation that follows.
 
 use super::super::Activation;
-use super::buffer::{Buffer, address, attach3};
+use super::buffer::{Buffer, address, attach};
 use super::elementwise::sum_rows_in_full;
 use super::launch::{Arg, Grid, arithmetic, int, launch};
+use crate::ops::tape::whole;
 use candle_core::{Result, Tensor};
 
 /// Shapes have been checked.
 pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps: f64, activation: Activation) -> Result<Tensor> {
-    let (x, gamma, beta) = (x.contiguous()?, gamma.contiguous()?, beta.contiguous()?);
+    let (x, gamma, beta) = (whole(x)?, whole(gamma)?, whole(beta)?);
     let (device, dtype, real) = (x.device().clone(), x.dtype(), arithmetic(x.dtype()));
     let (batch, channels) = (x.dim(0)?, gamma.elem_count());
     let pixels = x.elem_count() / (batch * channels);
@@ -25,7 +26,7 @@ pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps:
     launch(&device, dtype, "group_norm", Grid::blocks(batch * groups), &args)?;
     let moments = moments.tensor();
 
-    attach3("group_norm", y, [&x, &gamma, &beta], move |inputs, dy| {
+    attach(y, [&x, &gamma, &beta], move |inputs, dy| {
         let [x, gamma, beta] = &inputs.tensors;
         let known = [address(x)?, address(gamma)?, address(beta)?, address(&moments)?];
         let sums = Buffer::new(&device, (2, batch, channels), real)?;

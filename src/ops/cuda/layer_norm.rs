@@ -1,13 +1,14 @@
 //! Layer normalisation.
 
-use super::buffer::{Buffer, address, attach3};
+use super::buffer::{Buffer, address, attach};
 use super::elementwise::{CHUNK, sum_partial_rows};
 use super::launch::{Arg, BLOCK, Grid, arithmetic, int, launch};
+use crate::ops::tape::whole;
 use candle_core::{Result, Tensor};
 
 /// Shapes have been checked.
 pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result<Tensor> {
-    let (x, gamma, beta) = (x.contiguous()?, gamma.contiguous()?, beta.contiguous()?);
+    let (x, gamma, beta) = (whole(x)?, whole(gamma)?, whole(beta)?);
     let (device, dtype, real) = (x.device().clone(), x.dtype(), arithmetic(x.dtype()));
     let channels = gamma.elem_count();
     let rows = x.elem_count() / channels;
@@ -20,7 +21,7 @@ pub fn layer_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, eps: f64) -> Result
     launch(&device, dtype, "layer_norm", grid, &[&[int(channels)?, Arg::Double(eps)], &tensors[..]].concat())?;
     let moments = moments.tensor();
 
-    attach3("layer_norm", y, [&x, &gamma, &beta], move |inputs, dy| {
+    attach(y, [&x, &gamma, &beta], move |inputs, dy| {
         let [x, gamma, _] = &inputs.tensors;
         let dx = Buffer::like(x)?;
         let args = [int(channels)?, address(x)?, address(gamma)?, address(&moments)?, address(dy)?, dx.address()?];

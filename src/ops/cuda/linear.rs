@@ -1,9 +1,10 @@
 //! Affine maps of the last axis.
 
 use super::super::Activation;
-use super::buffer::{Buffer, address, attach3};
+use super::buffer::{Buffer, address, attach};
 use super::elementwise::{add_bias, silu_backward, sum_rows};
 use super::launch::int;
+use crate::ops::tape::whole;
 use candle_core::{D, Result, Tensor};
 
 /// Shapes have been checked.
@@ -12,7 +13,7 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) -> 
     let rows = x.elem_count() / n_in;
     let mut dims = x.dims().to_vec();
     *dims.last_mut().expect("checked to have an axis") = n_out;
-    let (x, w, bias) = (x.contiguous()?, w.contiguous()?, bias.contiguous()?);
+    let (x, w, bias) = (whole(x)?, whole(w)?, whole(bias)?);
     let z = Buffer::product(&x.detach().reshape((rows, n_in))?, &w.detach().t()?)?;
     let (y, before_activation) = match activation {
         Activation::None => (add_bias(z, &bias, rows)?, None),
@@ -24,7 +25,7 @@ pub fn linear(x: &Tensor, w: &Tensor, bias: &Tensor, activation: Activation) -> 
             (y, Some(z))
         }
     };
-    attach3("linear", y.reshaped(dims)?, [&x, &w, &bias], move |inputs, dy| {
+    attach(y.reshaped(dims)?, [&x, &w, &bias], move |inputs, dy| {
         let [x, w, bias] = &inputs.tensors;
         let dy = dy.reshape((rows, n_out))?;
         let dz = match &before_activation {

@@ -16,6 +16,7 @@ mod buffer;
 mod conv2d;
 mod diffusion;
 mod elementwise;
+mod fed;
 mod group_norm;
 mod launch;
 mod layer_norm;
@@ -44,12 +45,14 @@ mod tests;
 pub(super) use attention::attention;
 pub(super) use conv2d::{Sizes as ConvSizes, conv2d};
 pub use diffusion::{DeviceExamples, DeviceProcess, Drawn, Placed};
-pub use driver::{allow_tf32, name, open};
+pub use driver::{Recording, allow_tf32, name, open, record, rehearse};
+pub use elementwise::with_step_at;
 pub(super) use elementwise::{add_channels, concat, dropout, silu, tokens, upsample2x};
+pub use fed::Fed;
 pub(super) use group_norm::group_norm;
 pub(super) use layer_norm::layer_norm;
 pub(super) use linear::linear;
-pub use training::{DeviceWeights, with_slope};
+pub use training::DeviceWeights;
 
 #[cfg(test)]
 pub(crate) use emulator::{launches, stand_aside, standing_in};

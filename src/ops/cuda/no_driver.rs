@@ -26,3 +26,42 @@ pub(super) fn address(_storage: &CudaStorage) -> Result<u64> {
 pub(super) fn launch(_device: &CudaDevice, _module: usize, _kernel: &'static str, _grid: Grid, _args: &[Arg]) -> Result<()> {
     bail!("{ABSENT}")
 }
+
+pub(super) fn upload<T>(_device: &CudaDevice, _to: u64, _from: &[T]) -> Result<()> {
+    bail!("{ABSENT}")
+}
+
+pub(super) fn copy(_device: &CudaDevice, _to: u64, _from: u64, _bytes: usize) -> Result<()> {
+    bail!("{ABSENT}")
+}
+
+/// Nothing was ever recorded.
+pub enum Recording {}
+
+/// Never records.
+///
+/// # Errors
+/// Never.
+pub fn record(_device: &Device, _work: impl FnOnce() -> Result<()>) -> Result<Option<Recording>> {
+    Ok(None)
+}
+
+/// Does it.
+///
+/// # Errors
+/// Those of `work`.
+pub fn rehearse(_device: &Device, work: impl FnOnce() -> Result<()>) -> Result<()> {
+    work()
+}
+
+pub(super) fn is_recording(_device: &Device) -> Result<bool> {
+    Ok(false)
+}
+
+impl Recording {
+    /// # Errors
+    /// Never: there is none.
+    pub fn replay(&self) -> Result<()> {
+        match *self {}
+    }
+}

@@ -1,22 +1,11 @@
 //! What a training step does on the device after the network: the update.
 
-use super::buffer::{Buffer, address, attach1};
+use super::buffer::{Buffer, address};
+use super::driver;
+use super::fed::Fed;
 use super::launch::{Arg, BLOCK, Grid, int, launch};
 use crate::optim::Constants;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
-
-/// A number whose gradient in `output` is `slope`: what a backward pass starts from where the slope is known.
-///
-/// # Errors
-/// If the shapes differ, or the device fails.
-pub fn with_slope(output: &Tensor, slope: Tensor) -> Result<Tensor> {
-    if output.shape() != slope.shape() || output.dtype() != slope.dtype() {
-        bail!("the slope is {:?} in {:?} where the output is {:?} in {:?}", slope.dims(), slope.dtype(), output.dims(), output.dtype())
-    }
-    // Its value is nobody's business.
-    let value = Buffer::new(output.device(), (), output.dtype())?;
-    attach1("with_slope", value, output, move |_, _| Ok([Some(slope.clone())]))
-}
 
 /// Weights, their average and the optimizer's moments, on the device between steps.
 ///
@@ -38,6 +27,10 @@ pub struct DeviceWeights {
     zeros: Tensor,
     /// The factor that clips the gradient, and whether a norm so far was not finite.
     state: Tensor,
+    /// What the update multiplies with.
+    constants: Fed,
+    /// Where the gradients lie: those of the last update, and those of a recorded one.
+    gradients: [Fed; 2],
 }
 
 /// Numbers that a block updates; fixed, so that the norm's sums have one order.
@@ -77,9 +70,11 @@ impl DeviceWeights {
             second_moment: flat(second)?,
             chunks: Tensor::from_vec(chunks, (blocks, 4), device)?,
             blocks,
-            working_addresses: addresses(working.iter(), device)?,
+            working_addresses: Tensor::from_vec(addresses(working.iter())?, working.len(), device)?,
             zeros: Tensor::zeros(longest, dtype, device)?,
             state: Tensor::zeros(2, DType::F64, device)?,
+            constants: Fed::new(device, 7, DType::F32)?,
+            gradients: [Fed::new(device, shapes.len(), DType::I64)?, Fed::new(device, shapes.len(), DType::I64)?],
             working,
             device: device.clone(),
             dtype,
@@ -92,12 +87,21 @@ impl DeviceWeights {
         &self.working
     }
 
+    /// What the updates that follow multiply with.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn set_constants(&self, c: &Constants) -> Result<()> {
+        self.constants.write(&[c.beta1, c.beta2, c.rate, c.scale, c.epsilon, c.keep, c.ema])
+    }
+
     /// One update by the gradients of the parameters, whose global norm before clipping goes to `norm [1]` (f64). From the
-    /// first norm on that is not finite, nothing changes any more. Waits for nothing.
+    /// first norm on that is not finite, nothing changes any more. Waits for nothing. Where the device records it, the
+    /// addresses of the gradients are returned, for [`Self::set_recorded`].
     ///
     /// # Errors
     /// If a gradient has another shape than its parameter, or the device fails.
-    pub fn update(&mut self, constants: &Constants, grad_clip: f64, gradients: &[Option<Tensor>], norm: &Tensor) -> Result<()> {
+    pub fn update(&self, grad_clip: f64, gradients: &[Option<Tensor>], norm: &Tensor) -> Result<Option<Vec<i64>>> {
         if norm.dtype() != DType::F64 || norm.elem_count() != 1 {
             bail!("a norm is one number in f64")
         }
@@ -115,20 +119,33 @@ impl DeviceWeights {
                 }
             });
         }
-        let table = addresses(held.iter(), &self.device)?;
+        let addresses = addresses(held.iter())?;
+        // A copy from the host would be recorded with the memory it copies from, which is gone when it is done again.
+        let recorded = driver::is_recording(&self.device)?;
+        let table = &self.gradients[usize::from(recorded)];
+        if !recorded {
+            table.write(&addresses)?;
+        }
         let squares = Buffer::new(&self.device, self.blocks, DType::F64)?;
-        let (chunks, table_at, state) = (address(&self.chunks)?, address(&table)?, address(&self.state)?);
+        let (chunks, table_at, state) = (address(&self.chunks)?, table.address()?, address(&self.state)?);
         launch(&self.device, self.dtype, "gradient_squares", Grid::blocks(self.blocks), &[chunks, table_at, squares.address()?])?;
         let args = [int(self.blocks)?, Arg::Double(grad_clip), squares.address()?, address(norm)?, state];
         launch(&self.device, self.dtype, "gradient_norm", Grid::blocks(1), &args)?;
-        let c = constants;
-        let constants = [c.beta1, c.beta2, c.rate, c.scale, c.epsilon, c.keep, c.ema].map(Arg::Single);
         let buffers = [&self.raw, &self.ema, &self.first_moment, &self.second_moment];
-        let mut args = [&constants[..], &[state, chunks, table_at, address(&self.working_addresses)?]].concat();
+        let mut args = vec![self.constants.address()?, state, chunks, table_at, address(&self.working_addresses)?];
         for buffer in buffers {
             args.push(address(buffer)?);
         }
-        launch(&self.device, self.dtype, "adamw", Grid::blocks(self.blocks), &args)
+        launch(&self.device, self.dtype, "adamw", Grid::blocks(self.blocks), &args)?;
+        Ok(recorded.then_some(addresses))
+    }
+
+    /// Where the gradients of the recorded update lie.
+    ///
+    /// # Errors
+    /// If the device fails.
+    pub fn set_recorded(&self, addresses: &[i64]) -> Result<()> {
+        self.gradients[1].write(addresses)
     }
 
     /// Weights, average, first and second moments, copied to the host.
@@ -141,13 +158,12 @@ impl DeviceWeights {
     }
 }
 
-/// Where tensors begin, as a table on the device.
-fn addresses<'a>(tensors: impl Iterator<Item = &'a Tensor>, device: &Device) -> Result<Tensor> {
+/// Where tensors begin.
+fn addresses<'a>(tensors: impl Iterator<Item = &'a Tensor>) -> Result<Vec<i64>> {
     let mut table = Vec::new();
     for tensor in tensors {
         let Arg::Address(at) = address(tensor)? else { unreachable!("address gives an address") };
         table.push(at as i64);
     }
-    let n = table.len();
-    Tensor::from_vec(table, n, device)
+    Ok(table)
 }

@@ -59,11 +59,15 @@ extern "C" __global__ void columns(int n, int total, int first, int width, const
     if (i < n) y[i] = x[i / width * total + first + i % width];
 }
 
-// softmax(scale · row) of each row, one block to a row.
-extern "C" __global__ void softmax(int columns, double scale, const store* x, store* y) {
+// softmax(scale · row) of each row, a row of threads to each.
+extern "C" __global__ void softmax(int rows, int columns, double scale, const store* x, store* y) {
     __shared__ real shared[256];
-    const store* row = x + (long long)blockIdx.x * columns;
-    store* out = y + (long long)blockIdx.x * columns;
+    int which = (int)(blockIdx.x * blockDim.y + threadIdx.y);
+    // Rows of threads without a row go along, to the barriers: they look at the last one and write nothing.
+    bool idle = which >= rows;
+    long long first = (long long)(idle ? rows - 1 : which) * columns;
+    const store* row = x + first;
+    store* out = y + first;
     real most = (real)scale * widen(row[0]);
     for (int i = (int)threadIdx.x; i < columns; i += (int)blockDim.x) {
         real value = (real)scale * widen(row[i]);
@@ -73,17 +77,21 @@ extern "C" __global__ void softmax(int columns, double scale, const store* x, st
     real sum = 0;
     for (int i = (int)threadIdx.x; i < columns; i += (int)blockDim.x) sum += exponential((real)scale * widen(row[i]) - most);
     real inverse = (real)1 / block_sum(sum, shared);
+    if (idle) return;
     for (int i = (int)threadIdx.x; i < columns; i += (int)blockDim.x)
         put(out + i, exponential((real)scale * widen(row[i]) - most) * inverse);
 }
 
 // dx = scale · y (dy − Σ y dy), row by row.
-extern "C" __global__ void softmax_backward(int columns, double scale, const store* y, const store* dy, store* dx) {
+extern "C" __global__ void softmax_backward(int rows, int columns, double scale, const store* y, const store* dy, store* dx) {
     __shared__ real shared[256];
-    long long first = (long long)blockIdx.x * columns;
+    int which = (int)(blockIdx.x * blockDim.y + threadIdx.y);
+    bool idle = which >= rows;
+    long long first = (long long)(idle ? rows - 1 : which) * columns;
     real sum = 0;
     for (int i = (int)threadIdx.x; i < columns; i += (int)blockDim.x) sum += widen(y[first + i]) * widen(dy[first + i]);
     sum = block_sum(sum, shared);
+    if (idle) return;
     for (int i = (int)threadIdx.x; i < columns; i += (int)blockDim.x)
         put(dx + first + i, (real)scale * (widen(y[first + i]) * (widen(dy[first + i]) - sum)));
 }

@@ -1,5 +1,19 @@
 // Group normalisation of x [B, pixels, C]; moments [B, groups, 2] are mean and reciprocal deviation.
 
+// How the threads of a block share the pixels of a group: `across` of them stand side by side over its channels, each row of
+// threads takes every `down`-th pixel. Threads that are left over take none.
+struct Share { int channel, across, pixel, down; };
+
+__device__ inline Share share_of(int width, int pixels) {
+    Share share;
+    share.across = width < (int)blockDim.x ? width : (int)blockDim.x;
+    share.down = (int)blockDim.x / share.across;
+    share.channel = (int)threadIdx.x % share.across;
+    share.pixel = (int)threadIdx.x / share.across;
+    if (share.pixel >= share.down) share.pixel = pixels;
+    return share;
+}
+
 // One block to a group of a sample. z = γ (x − μ) r + β; y = z, or silu(z).
 extern "C" __global__ void group_norm(
     int pixels, int channels, int groups, double eps, int with_silu,
@@ -8,24 +22,29 @@ extern "C" __global__ void group_norm(
     int width = channels / groups, group = (int)blockIdx.x % groups, sample = (int)blockIdx.x / groups;
     int count = pixels * width;
     long long at = (long long)sample * pixels * channels + group * width;
+    Share share = share_of(width, pixels);
     real sum = 0;
-    for (int i = (int)threadIdx.x; i < count; i += (int)blockDim.x) sum += widen(x[at + i / width * channels + i % width]);
+    for (int pixel = share.pixel; pixel < pixels; pixel += share.down)
+        for (int c = share.channel; c < width; c += share.across) sum += widen(x[at + (long long)pixel * channels + c]);
     real mean = block_sum(sum, shared) / (real)count;
     sum = 0;
-    for (int i = (int)threadIdx.x; i < count; i += (int)blockDim.x) {
-        real d = widen(x[at + i / width * channels + i % width]) - mean;
-        sum += d * d;
-    }
+    for (int pixel = share.pixel; pixel < pixels; pixel += share.down)
+        for (int c = share.channel; c < width; c += share.across) {
+            real d = widen(x[at + (long long)pixel * channels + c]) - mean;
+            sum += d * d;
+        }
     real rstd = (real)1 / root(block_sum(sum, shared) / (real)count + (real)eps);
     if (threadIdx.x == 0) {
         moments[2 * blockIdx.x] = mean;
         moments[2 * blockIdx.x + 1] = rstd;
     }
-    for (int i = (int)threadIdx.x; i < count; i += (int)blockDim.x) {
-        int channel = group * width + i % width;
-        long long place = at + i / width * channels + i % width;
-        real z = widen(gamma[channel]) * ((widen(x[place]) - mean) * rstd) + widen(beta[channel]);
-        put(y + place, with_silu ? silu_of(z) : z);
+    for (int c = share.channel; c < width; c += share.across) {
+        real g = widen(gamma[group * width + c]), b = widen(beta[group * width + c]);
+        for (int pixel = share.pixel; pixel < pixels; pixel += share.down) {
+            long long place = at + (long long)pixel * channels + c;
+            real z = g * ((widen(x[place]) - mean) * rstd) + b;
+            put(y + place, with_silu ? silu_of(z) : z);
+        }
     }
 }
 
@@ -77,11 +96,14 @@ extern "C" __global__ void group_norm_input(
     slope /= (real)count;
     slope_hat /= (real)count;
     long long at = (long long)sample * pixels * channels + group * width;
-    for (int i = (int)threadIdx.x; i < count; i += (int)blockDim.x) {
-        int channel = group * width + i % width;
-        long long place = at + i / width * channels + i % width;
-        real x_hat = (widen(x[place]) - mean) * rstd, g = widen(gamma[channel]);
-        real dz = gradient_of_z(x_hat, g, widen(beta[channel]), widen(dy[place]), with_silu);
-        put(dx + place, rstd * (g * dz - slope - x_hat * slope_hat));
+    Share share = share_of(width, pixels);
+    for (int c = share.channel; c < width; c += share.across) {
+        real g = widen(gamma[group * width + c]), b = widen(beta[group * width + c]);
+        for (int pixel = share.pixel; pixel < pixels; pixel += share.down) {
+            long long place = at + (long long)pixel * channels + c;
+            real x_hat = (widen(x[place]) - mean) * rstd;
+            real dz = gradient_of_z(x_hat, g, b, widen(dy[place]), with_silu);
+            put(dx + place, rstd * (g * dz - slope - x_hat * slope_hat));
+        }
     }
 }

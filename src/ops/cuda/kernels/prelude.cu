@@ -35,10 +35,11 @@ __device__ inline real silu_slope(real z) {
 __device__ inline int element() { return (int)(blockIdx.x * blockDim.x + threadIdx.x); }
 
 // The sum over the threads of a block, in halves; every thread gets it. `shared` has a place for each thread, and the
-// block is a power of two.
+// block is a power of two. In a block of several rows of threads, each row has its own sum.
 template <typename T>
 __device__ inline T block_sum(T value, T* shared) {
     int thread = (int)threadIdx.x;
+    shared += threadIdx.y * blockDim.x;
     shared[thread] = value;
     __syncthreads();
     for (int half = (int)blockDim.x / 2; half > 0; half /= 2) {
@@ -50,9 +51,10 @@ __device__ inline T block_sum(T value, T* shared) {
     return sum;
 }
 
-// The largest value over the threads of a block; a NaN wins.
+// The largest value over the threads of a block, or of each of its rows; a NaN wins.
 __device__ inline real block_max(real value, real* shared) {
     int thread = (int)threadIdx.x;
+    shared += threadIdx.y * blockDim.x;
     shared[thread] = value;
     __syncthreads();
     for (int half = (int)blockDim.x / 2; half > 0; half /= 2) {

@@ -58,10 +58,12 @@ __device__ inline void box_muller(unsigned int radius_bits, unsigned int angle_b
 // Each sample of `dims` numbers loses those whose uniform number lies below p; the others are multiplied with `scale`.
 extern "C" __global__ void dropout(
     int samples, int dims, unsigned int k0, unsigned int k1, unsigned int step, unsigned int tag, unsigned int first,
-    float p, double scale, const store* x, store* y) {
+    const unsigned int* step_at, float p, double scale, const store* x, store* y) {
     int blocks = (dims + 3) / 4, i = element();
     if (i >= samples * blocks) return;
     int sample = i / blocks, block = i % blocks;
+    // A recorded launch is told the step where it lies.
+    if (step_at) step = *step_at;
     Words words = philox((unsigned int)block, first + (unsigned int)sample, step, tag, k0, k1);
     for (int j = 0; j < 4 && 4 * block + j < dims; j++) {
         int place = sample * dims + 4 * block + j;

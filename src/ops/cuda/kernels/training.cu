@@ -34,12 +34,13 @@ extern "C" __global__ void gradient_norm(int chunks, double largest, const doubl
 }
 
 // AdamW and the moving average, as `optim` does it; nothing once a norm was not finite: the host hears of it later.
-// `working` are the addresses of the weights that the network reads, in its own type. One block to a chunk.
+// `constants` are those of `optim`. `working` are the addresses of the weights that the network reads, in its own type. One block to a chunk.
 extern "C" __global__ void adamw(
-    float beta1, float beta2, float rate, float scale, float epsilon, float keep, float decay,
-    const double* state, const Chunk* chunks, const unsigned long long* gradients, const unsigned long long* working,
+    const float* constants, const double* state, const Chunk* chunks, const unsigned long long* gradients, const unsigned long long* working,
     float* raw, float* ema, float* first_moment, float* second_moment) {
     if (state[1] != 0.0) return;
+    float beta1 = constants[0], beta2 = constants[1], rate = constants[2], scale = constants[3], epsilon = constants[4];
+    float keep = constants[5], decay = constants[6];
     float clip = (float)state[0];
     Chunk chunk = chunks[blockIdx.x];
     const store* gradient = gradient_of(chunk, gradients);

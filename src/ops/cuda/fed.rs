@@ -1,0 +1,73 @@
+//! Memory that keeps its place on the device: what the host writes before a step, and what a step leaves.
+//!
+//! A recorded step ([`record`](super::record)) reads and writes at the addresses it was recorded with, so what changes from
+//! step to step lies in memory that stays.
+
+use super::buffer::address;
+use super::driver;
+use super::launch::Arg;
+use candle_core::{DType, Device, Result, Shape, Tensor, WithDType, bail};
+
+/// A tensor whose numbers are replaced where they lie.
+pub struct Fed(Tensor);
+
+impl Fed {
+    /// Zeros at first.
+    ///
+    /// # Errors
+    /// If the device has no memory left.
+    pub fn new(device: &Device, shape: impl Into<Shape>, dtype: DType) -> Result<Self> {
+        Ok(Self(Tensor::zeros(shape.into(), dtype, device)?))
+    }
+
+    pub fn tensor(&self) -> &Tensor {
+        &self.0
+    }
+
+    pub(super) fn address(&self) -> Result<Arg> {
+        address(&self.0)
+    }
+
+    /// Replaces all of it, after the work before and before what follows.
+    ///
+    /// # Errors
+    /// If these are not as many numbers, of that type, or the device fails.
+    pub fn write<T: WithDType>(&self, numbers: &[T]) -> Result<()> {
+        if T::DTYPE != self.0.dtype() || numbers.len() != self.0.elem_count() {
+            bail!("{} numbers in {:?} do not fit into {:?} in {:?}", numbers.len(), T::DTYPE, self.0.dims(), self.0.dtype())
+        }
+        let to = place(&self.0)?;
+        match self.0.device() {
+            Device::Cuda(device) => driver::upload(device, to, numbers),
+            // SAFETY: as many numbers of this type lie there, and nobody holds a reference to them meanwhile.
+            _ => unsafe {
+                std::ptr::copy_nonoverlapping(numbers.as_ptr(), to as *mut T, numbers.len());
+                Ok(())
+            },
+        }
+    }
+
+    /// Copies all of it to a contiguous tensor of as many numbers.
+    ///
+    /// # Errors
+    /// If `to` is another size or type, or the device fails.
+    pub fn copy_to(&self, to: &Tensor) -> Result<()> {
+        if to.dtype() != self.0.dtype() || to.elem_count() != self.0.elem_count() {
+            bail!("{:?} in {:?} cannot be copied to {:?} in {:?}", self.0.dims(), self.0.dtype(), to.dims(), to.dtype())
+        }
+        let (from, to, bytes) = (place(&self.0)?, place(to)?, self.0.elem_count() * self.0.dtype().size_in_bytes());
+        match self.0.device() {
+            Device::Cuda(device) => driver::copy(device, to, from, bytes),
+            // SAFETY: both hold so many bytes; they are different tensors.
+            _ => unsafe {
+                std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes);
+                Ok(())
+            },
+        }
+    }
+}
+
+fn place(x: &Tensor) -> Result<u64> {
+    let Arg::Address(at) = address(x)? else { unreachable!("address gives an address") };
+    Ok(at)
+}
