@@ -273,13 +273,15 @@ class Lab:
         """Seconds of wall time of one run's step in a sweep, between the first and the last window of its runs."""
         (self.folder / "bench.toml").write_text(text)
         results = self.folder / f"results-{time.time_ns()}-{round}"
-        self.run("sweep", "bench.toml", "--progress", "json", "--device", self.device, "--results", str(results))
+        said = self.run("sweep", "bench.toml", "--progress", "json", "--device", self.device, "--results", str(results))
+        events = [json.loads(line) for line in said.splitlines()]
+        jobs = next(event["jobs"] for event in events if event["event"] == "sweep_started")
         seconds = 0.0
         for timing in results.glob("runs/*/timing.jsonl"):
             lines = [json.loads(line) for line in timing.read_text().splitlines()]
             seconds += (lines[-1]["seconds"] - lines[0]["seconds"]) / (lines[-1]["step"] - lines[0]["step"])
-        # Runs go side by side, one on each core.
-        return seconds / runs / min(runs, len(os.sched_getaffinity(0)))
+        # So many runs go side by side.
+        return seconds / runs / jobs
 
     def sweep_seconds(self, file, round):
         results = self.folder / f"results-{time.time_ns()}-{round}"

@@ -4,7 +4,7 @@
 //! form has no kernel (those of the Binomial process) are computed on the host from the downloaded output.
 //!
 //! After a few steps the device has recorded one: from then on the host writes what differs (samples, timesteps, constants) to
-//! memory that keeps its place, and says "again" ([`DeviceEngine::tell`]). A small network would otherwise wait for the host's
+//! memory that keeps its place, and says "again" ([`Recorder`]). A small network would otherwise wait for the host's
 //! hundreds of launches.
 //!
 //! A ledger of a few steps lies on the device: terms of every sample, norm of every update. It is fetched when it is full
@@ -18,11 +18,12 @@ use crate::config::Dtype;
 use crate::data::{Shape, Stored};
 use crate::diffusion::SampleTerms;
 use crate::model::{Dropout, Params};
-use crate::ops::cuda::{DeviceExamples, DeviceProcess, DeviceWeights, Fed, Placed, Recording, record, rehearse, with_step_at};
+use crate::ops::cuda::{DeviceExamples, DeviceProcess, DeviceWeights, Fed, Placed, Recorder, with_step_at};
 use crate::ops::{self, Tape};
 use crate::optim::{AdamW, Weights};
 use crate::units::Timestep;
 use candle_core::{DType, Device, Shape as TensorShape, Tensor};
+use std::cell::RefCell;
 
 /// Steps between two looks at the ledger.
 const LEDGER: usize = 16;
@@ -40,7 +41,7 @@ pub(super) struct DeviceEngine {
     /// host's.
     process: Option<(DeviceProcess, Option<DeviceExamples>)>,
     step: u32,
-    recording: Told,
+    recorder: RefCell<Recorder>,
     /// What a step reads: samples, what each one's slope counts, embedded timesteps, the step itself.
     places: Fed,
     scales: Fed,
@@ -55,18 +56,6 @@ pub(super) struct DeviceEngine {
     /// The weights as last fetched, and whether they are still those.
     on_host: Weights,
     current: bool,
-}
-
-/// Steps that are told kernel by kernel before one is recorded: by then every kernel is loaded and every size is known.
-const REHEARSALS: u32 = 2;
-
-/// How the device is told of a step.
-enum Told {
-    /// Kernel by kernel, so many times.
-    Rehearsed(u32),
-    AsOne(Recording),
-    /// Kernel by kernel for good.
-    OneByOne,
 }
 
 /// A step in the ledger.
@@ -119,8 +108,7 @@ impl DeviceEngine {
             adamw,
             process,
             step: weights.step,
-            // For those who look for a kernel at fault: one that is launched by itself names itself.
-            recording: if std::env::var_os("DDPM_LAB_KERNEL_BY_KERNEL").is_some() { Told::OneByOne } else { Told::Rehearsed(0) },
+            recorder: RefCell::default(),
             places: Fed::new(device, (batch, 8), DType::I32)?,
             scales: Fed::new(device, batch, DType::F64)?,
             sinusoids: Fed::new(device, (batch, trainer.model.embedding_width()), DType::F32)?,
@@ -164,7 +152,9 @@ impl DeviceEngine {
             self.scales.write(&drawn.iter().map(|(_, weight)| scale * weight).collect::<Vec<f64>>())?;
             if let Some(examples) = kept {
                 self.places.write(&process.places(examples, &samples)?)?;
-                self.tell(trainer)?;
+                let compute = || self.compute(trainer, process, examples);
+                let recorded = |gradients: Vec<i64>| self.weights.set_recorded(&gradients);
+                self.recorder.borrow_mut().run(&self.device, compute, recorded)?;
             } else {
                 let examples = self.send(trainer, &mut samples)?;
                 self.places.write(&process.places(&examples, &samples)?)?;
@@ -189,45 +179,8 @@ impl DeviceEngine {
         Ok(())
     }
 
-    /// Has the device make a step whose numbers have been written: a launch for each kernel at first, then all of them as one
-    /// recording, which costs the host next to nothing.
-    fn tell(&mut self, trainer: &Trainer<'_>) -> Result<(), TrainError> {
-        let Some((process, Some(examples))) = &self.process else { return Ok(()) };
-        match &self.recording {
-            Told::AsOne(recording) => recording.replay()?,
-            Told::Rehearsed(times) if *times < REHEARSALS => {
-                let times = times + 1;
-                rehearse(&self.device, || self.compute(trainer, process, examples).map(drop))?;
-                self.recording = Told::Rehearsed(times);
-            }
-            Told::Rehearsed(_) => {
-                let mut gradients = None;
-                let recorded = record(&self.device, || {
-                    gradients = self.compute(trainer, process, examples)?;
-                    Ok(())
-                });
-                match (recorded, gradients) {
-                    (Ok(Some(recording)), Some(gradients)) => {
-                        self.weights.set_recorded(&gradients)?;
-                        recording.replay()?;
-                        self.recording = Told::AsOne(recording);
-                    }
-                    (recorded, _) => {
-                        if let Err(error) = recorded {
-                            tracing::warn!("a step of this network cannot be recorded, and is told kernel by kernel: {error}");
-                        }
-                        self.compute(trainer, process, examples)?;
-                        self.recording = Told::OneByOne;
-                    }
-                }
-            }
-            Told::OneByOne => self.compute(trainer, process, examples).map(drop)?,
-        }
-        Ok(())
-    }
-
-    /// A step whose numbers have been written. Where it is recorded: where the gradients lie.
-    fn compute(&self, trainer: &Trainer<'_>, process: &DeviceProcess, examples: &DeviceExamples) -> candle_core::Result<Option<Vec<i64>>> {
+    /// A step whose numbers have been written. Returns where the gradients lie.
+    fn compute(&self, trainer: &Trainer<'_>, process: &DeviceProcess, examples: &DeviceExamples) -> candle_core::Result<Vec<i64>> {
         let batch = process.draw(examples, self.places.tensor())?;
         let (output, tape) = self.forward(trainer, &batch.x_t)?;
         let slope = process.loss(&batch, &output, Some(&self.scales), self.terms_now.tensor())?;
@@ -247,7 +200,7 @@ impl DeviceEngine {
     }
 
     /// Backward from the slope of the loss in the output, and the update.
-    fn learn(&self, tape: Tape, output: &Tensor, slope: Tensor) -> candle_core::Result<Option<Vec<i64>>> {
+    fn learn(&self, tape: Tape, output: &Tensor, slope: Tensor) -> candle_core::Result<Vec<i64>> {
         let gradients = with_step_at(&self.step_at, || tape.backward(output, slope))?;
         let gradients: Vec<Option<Tensor>> = self.weights.working().iter().map(|w| gradients.get(w).cloned()).collect();
         self.weights.update(self.adamw.grad_clip, &gradients, self.norm_now.tensor())

@@ -3,9 +3,12 @@
 use crate::data::{Shape, Stored};
 use crate::diffusion::{Denoiser, DenoiserError, Diffusion, Job, SampleTerms};
 use crate::model::{Model, Params};
-use crate::ops::cuda::{self, DeviceExamples, DeviceProcess, Placed};
+use crate::ops::cuda::{self, DeviceExamples, DeviceProcess, Fed, Placed, Recorder};
 use crate::units::Timestep;
 use candle_core::{DType, Device, Tensor};
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::sync::{Mutex, PoisonError};
 
 /// A model with detached weights: predictions keep no graph.
 pub struct Network<'a> {
@@ -15,6 +18,24 @@ pub struct Network<'a> {
     device: Device,
     /// What a device needs to compute the bound's terms itself.
     terms: Option<(DeviceProcess, DeviceExamples)>,
+    /// On a device: predictions, and terms of the bound, by the size of the batch. One call at a time; the device does no
+    /// more than one anyway.
+    repeated: Mutex<HashMap<(What, usize), Repeated>>,
+}
+
+#[derive(Clone, Copy, PartialEq, Eq, Hash)]
+enum What {
+    Prediction,
+    Terms,
+}
+
+/// A batch of one size whose tensors keep their places, so that the device can record what it does with them.
+struct Repeated {
+    recorder: RefCell<Recorder>,
+    /// x_t, or where the samples are.
+    input: Fed,
+    sinusoids: Fed,
+    output: Fed,
 }
 
 impl<'a> Network<'a> {
@@ -23,7 +44,14 @@ impl<'a> Network<'a> {
     /// # Errors
     /// If the device refuses the weights.
     pub fn new(model: &'a Model, flat: &[f32], shape: Shape, device: &Device) -> Result<Self, candle_core::Error> {
-        Ok(Self { params: model.layout().tensors(flat, device, false)?, model, shape, device: device.clone(), terms: None })
+        Ok(Self {
+            params: model.layout().tensors(flat, device, false)?,
+            model,
+            shape,
+            device: device.clone(),
+            terms: None,
+            repeated: Mutex::default(),
+        })
     }
 
     /// On a device and for a Gaussian process: computes the terms of the bound of `examples` there.
@@ -41,8 +69,18 @@ impl<'a> Network<'a> {
 impl Denoiser for Network<'_> {
     fn predict(&self, x_t: &[f32], t: &[Timestep], output: &mut [f32]) -> Result<(), DenoiserError> {
         let Shape { height, width, channels } = self.shape;
-        let x = Tensor::from_slice(x_t, (t.len(), height, width, channels), &self.device)?;
-        let predicted = self.model.forward(&self.params, &x, t, None)?.flatten_all()?.to_vec1::<f32>()?;
+        let shape = (t.len(), height, width, channels);
+        let predicted = if cuda::is_device(&self.device) {
+            let made = || Ok((Fed::new(&self.device, shape, DType::F32)?, Fed::new(&self.device, output.len(), DType::F32)?));
+            let forward = |r: &Repeated| {
+                let y = self.model.forward_embedded(&self.params, r.input.tensor(), r.sinusoids.tensor(), None)?;
+                r.output.copy_from(&y)
+            };
+            self.repeat(What::Prediction, t, made, |r| r.input.write(x_t), forward)?.to_vec1::<f32>()?
+        } else {
+            let x = Tensor::from_slice(x_t, shape, &self.device)?;
+            self.model.forward(&self.params, &x, t, None)?.flatten_all()?.to_vec1::<f32>()?
+        };
         if predicted.len() != output.len() {
             return Err(format!("the network put out {} numbers where {} were expected", predicted.len(), output.len()).into());
         }
@@ -66,15 +104,45 @@ impl Denoiser for Network<'_> {
 }
 
 impl Network<'_> {
+    /// What `work` puts out for a batch, on the device, after `write` has written its input.
+    fn repeat(
+        &self,
+        what: What,
+        t: &[Timestep],
+        made: impl Fn() -> candle_core::Result<(Fed, Fed)>,
+        write: impl Fn(&Repeated) -> candle_core::Result<()>,
+        work: impl Fn(&Repeated) -> candle_core::Result<()>,
+    ) -> candle_core::Result<Tensor> {
+        let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
+        let this = match repeated.remove(&(what, t.len())) {
+            Some(known) => known,
+            None => {
+                let (input, output) = made()?;
+                let sinusoids = Fed::new(&self.device, (t.len(), self.model.embedding_width()), DType::F32)?;
+                Repeated { recorder: RefCell::default(), input, sinusoids, output }
+            }
+        };
+        write(&this)?;
+        this.sinusoids.write(&self.model.embed(t)?)?;
+        this.recorder.borrow_mut().run(&self.device, || work(&this), Ok)?;
+        // A copy: the next batch of this size, which another thread may begin at once, writes to the same place.
+        let output = this.output.tensor().copy()?;
+        repeated.insert((what, t.len()), this);
+        Ok(output)
+    }
+
     fn device_terms(&self, process: &DeviceProcess, examples: &DeviceExamples, jobs: &[Job]) -> candle_core::Result<Vec<SampleTerms>> {
         let placed =
             |job: &Job| Placed { example: job.example as usize, mirrored: false, t: job.t, stream: job.noise, sample: job.example };
         let places = process.places(examples, &jobs.iter().map(placed).collect::<Vec<_>>())?;
-        let batch = process.draw(examples, &Tensor::from_vec(places, (jobs.len(), 8), &self.device)?)?;
         let t: Vec<Timestep> = jobs.iter().map(|job| job.t).collect();
-        let output = self.model.forward(&self.params, &batch.x_t, &t, None)?;
-        let terms = Tensor::zeros((jobs.len(), 4), DType::F64, &self.device)?;
-        process.loss(&batch, &output, None, &terms)?;
+        let made = || Ok((Fed::new(&self.device, (jobs.len(), 8), DType::I32)?, Fed::new(&self.device, (jobs.len(), 4), DType::F64)?));
+        let work = |r: &Repeated| {
+            let batch = process.draw(examples, r.input.tensor())?;
+            let output = self.model.forward_embedded(&self.params, &batch.x_t, r.sinusoids.tensor(), None)?;
+            process.loss(&batch, &output, None, r.output.tensor()).map(drop)
+        };
+        let terms = self.repeat(What::Terms, &t, made, |r| r.input.write(&places), work)?;
         let numbers = terms.flatten_all()?.to_vec1::<f64>()?;
         Ok(numbers.chunks_exact(4).map(|v| SampleTerms { mse: v[0], x0_mse: v[1], vb: v[2] }).collect())
     }

@@ -54,16 +54,32 @@ model.dropout = [0, 0.1, 0.2]
 train.batch_size = [32, 64]
 "#;
 
+const MORE_MISTAKES: &str = r#"description = "Seven more mistakes."
+seed = [0, 1]
+
+[base]
+data.name = "digit"
+diffusion.timesteps = 0
+train.lr = "1e-3"
+
+[grid]
+diffusion.schedule = ["linear", "cosin"]
+loss.variant = "vlb"
+train.lr = { logspace = [1e-4, 1e-2] }
+"#;
+
 #[test]
 fn the_messages_in_the_readme_are_those_that_are_printed() {
     let lab = Lab::new();
-    lab.write("bad.toml", MISTAKES);
-    let said = lab.run(&["plan", "bad.toml"]);
-    assert_eq!(said.code, 2);
     let readme = read("README.md");
-    let shown = blocks(readme.split_once("Everything is checked before anything starts").unwrap().1, "text").remove(0);
-    let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
-    assert_eq!(trimmed(&shown), trimmed(&said.err), "\n{}", said.err);
+    let shown = blocks(readme.split_once("Everything is checked before anything starts").unwrap().1, "text");
+    for ((file, text), shown) in [("bad.toml", MISTAKES), ("worse.toml", MORE_MISTAKES)].into_iter().zip(shown) {
+        lab.write(file, text);
+        let said = lab.run(&["plan", file]);
+        assert_eq!(said.code, 2);
+        let trimmed = |text: &str| text.lines().map(|line| line.trim_end().to_owned()).filter(|line| !line.is_empty()).collect::<Vec<_>>();
+        assert_eq!(trimmed(&shown), trimmed(&said.err), "\n{}", said.err);
+    }
 }
 
 #[test]

@@ -24,7 +24,7 @@ HERE = pathlib.Path(__file__).parent
 def sinusoid(t, width, improved):
     """[B, width]; sines first over half - 1, or (improved) cosines first over half. In f32, as the program does."""
     half = width // 2
-    frequency = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32) / (half if improved else half - 1))
+    frequency = torch.exp(-math.log(10_000) * torch.arange(half, dtype=torch.float32, device=t.device) / (half if improved else half - 1))
     angle = t.float()[:, None] * frequency
     parts = [angle.sin(), angle.cos()]
     return torch.cat(parts[::-1] if improved else parts, -1)

@@ -126,6 +126,9 @@ pub(super) fn copy(device: &CudaDevice, to: u64, from: u64, bytes: usize) -> Res
 /// What the device was told, to be done again as one.
 pub struct Recording(CudaGraph);
 
+// SAFETY: a graph may be launched by any thread, by one at a time, which `&mut Recorder` sees to; the launch binds the context.
+unsafe impl Send for Recording {}
+
 /// Records what `work` tells the device, which does none of it now. `None` where the device cannot.
 ///
 /// # Errors

@@ -1,6 +1,6 @@
 //! Memory that keeps its place on the device: what the host writes before a step, and what a step leaves.
 //!
-//! A recorded step ([`record`](super::record)) reads and writes at the addresses it was recorded with, so what changes from
+//! Recorded work ([`Recorder`](super::Recorder)) reads and writes at the addresses it was recorded with, so what changes from
 //! step to step lies in memory that stays.
 
 use super::buffer::address;
@@ -47,23 +47,35 @@ impl Fed {
         }
     }
 
+    /// Replaces all of it by the numbers of a contiguous tensor.
+    ///
+    /// # Errors
+    /// If `from` is another size or type, or the device fails.
+    pub fn copy_from(&self, from: &Tensor) -> Result<()> {
+        copy(from, &self.0)
+    }
+
     /// Copies all of it to a contiguous tensor of as many numbers.
     ///
     /// # Errors
     /// If `to` is another size or type, or the device fails.
     pub fn copy_to(&self, to: &Tensor) -> Result<()> {
-        if to.dtype() != self.0.dtype() || to.elem_count() != self.0.elem_count() {
-            bail!("{:?} in {:?} cannot be copied to {:?} in {:?}", self.0.dims(), self.0.dtype(), to.dims(), to.dtype())
-        }
-        let (from, to, bytes) = (place(&self.0)?, place(to)?, self.0.elem_count() * self.0.dtype().size_in_bytes());
-        match self.0.device() {
-            Device::Cuda(device) => driver::copy(device, to, from, bytes),
-            // SAFETY: both hold so many bytes; they are different tensors.
-            _ => unsafe {
-                std::ptr::copy_nonoverlapping(from as *const u8, to as *mut u8, bytes);
-                Ok(())
-            },
-        }
+        copy(&self.0, to)
+    }
+}
+
+fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
+    if to.dtype() != from.dtype() || to.elem_count() != from.elem_count() {
+        bail!("{:?} in {:?} cannot be copied to {:?} in {:?}", from.dims(), from.dtype(), to.dims(), to.dtype())
+    }
+    let (at, to, bytes) = (place(from)?, place(to)?, from.elem_count() * from.dtype().size_in_bytes());
+    match from.device() {
+        Device::Cuda(device) => driver::copy(device, to, at, bytes),
+        // SAFETY: both hold so many bytes; they are different tensors.
+        _ => unsafe {
+            std::ptr::copy_nonoverlapping(at as *const u8, to as *mut u8, bytes);
+            Ok(())
+        },
     }
 }
 

@@ -1,12 +1,15 @@
 //! The operations on CUDA: the same functions as on the CPU, from kernels of our own, cuBLAS and cuDNN.
 //!
-//! Start at [`buffer`]: an operation fills a buffer by launching kernels and attaches its backward pass to it. The kernels
+//! Start at [`buffer`]: an operation fills a buffer by launching kernels and notes its backward pass on the tape. The kernels
 //! stand in `kernels/*.cu`, one text for f32, f64 and bf16, and are compiled by NVRTC for the device at hand, so a build
 //! needs no nvcc of its own. Products of matrices are cuBLAS's, by way of candle; 3 × 3 convolutions are cuDNN's where the
 //! build has it and it has a deterministic algorithm, else unfolded for cuBLAS.
 //!
 //! No kernel uses atomics and every sum has one order, so a device gives the same bits every time. Everything runs on one
 //! stream in the order of the calls ([`open`]).
+//!
+//! What is done many times over is told once: a [`Recorder`] has the device record it, and says "again" from then on. The tensors
+//! that differ from time to time are [`Fed`], at places that stay.
 //!
 //! Nothing here but [`driver`] knows the device: the tests run the same launches, with the same texts, on the host
 //! (`emulator.rs`), so that what a machine without a GPU cannot show is the driver's few lines alone.
@@ -21,6 +24,7 @@ mod group_norm;
 mod launch;
 mod layer_norm;
 mod linear;
+mod recorder;
 #[cfg(any(test, feature = "cuda"))]
 mod source;
 mod training;
@@ -45,13 +49,14 @@ mod tests;
 pub(super) use attention::attention;
 pub(super) use conv2d::{Sizes as ConvSizes, conv2d};
 pub use diffusion::{DeviceExamples, DeviceProcess, Drawn, Placed};
-pub use driver::{Recording, allow_tf32, name, open, record, rehearse};
+pub use driver::{allow_tf32, name, open};
 pub use elementwise::with_step_at;
 pub(super) use elementwise::{add_channels, concat, dropout, silu, tokens, upsample2x};
 pub use fed::Fed;
 pub(super) use group_norm::group_norm;
 pub(super) use layer_norm::layer_norm;
 pub(super) use linear::linear;
+pub use recorder::Recorder;
 pub use training::DeviceWeights;
 
 #[cfg(test)]

@@ -96,12 +96,12 @@ impl DeviceWeights {
     }
 
     /// One update by the gradients of the parameters, whose global norm before clipping goes to `norm [1]` (f64). From the
-    /// first norm on that is not finite, nothing changes any more. Waits for nothing. Where the device records it, the
-    /// addresses of the gradients are returned, for [`Self::set_recorded`].
+    /// first norm on that is not finite, nothing changes any more. Waits for nothing. Returns where the gradients lie, for
+    /// [`Self::set_recorded`] where the device records it.
     ///
     /// # Errors
     /// If a gradient has another shape than its parameter, or the device fails.
-    pub fn update(&self, grad_clip: f64, gradients: &[Option<Tensor>], norm: &Tensor) -> Result<Option<Vec<i64>>> {
+    pub fn update(&self, grad_clip: f64, gradients: &[Option<Tensor>], norm: &Tensor) -> Result<Vec<i64>> {
         if norm.dtype() != DType::F64 || norm.elem_count() != 1 {
             bail!("a norm is one number in f64")
         }
@@ -137,7 +137,7 @@ impl DeviceWeights {
             args.push(address(buffer)?);
         }
         launch(&self.device, self.dtype, "adamw", Grid::blocks(self.blocks), &args)?;
-        Ok(recorded.then_some(addresses))
+        Ok(addresses)
     }
 
     /// Where the gradients of the recorded update lie.
