@@ -203,6 +203,7 @@ fn figure_html(figure: &Figure, note: &str) -> String {
     }
     // Photographs and samples keep their colours on a dark page.
     let pictures = figure.scene.shapes.iter().any(|s| matches!(s, Shape::Picture { .. }));
+    let tall = figure.scene.height > 0.8 * figure.scene.width;
     let note = if note.is_empty() { String::new() } else { format!("<p class=\"mixed\">{}</p>\n", escape(note)) };
     format!(
         "<figure id=\"fig-{name}\">\n<h3>{title}</h3>\n<a class=\"card{pictures}\" href=\"figures/{name}.svg\" title=\"Enlarge\"><picture>\
@@ -211,7 +212,7 @@ fn figure_html(figure: &Figure, note: &str) -> String {
          <figcaption><span id=\"cap-{name}\">{caption}</span> <span class=\"links\">{links}</span></figcaption>\n</figure>\n",
         caption = prose(&figure.caption),
         narrow = escape(&figure.narrow_file()),
-        pictures = if pictures { " pictures" } else { "" },
+        pictures = format!("{}{}", if pictures { " pictures" } else { "" }, if tall { " tall" } else { "" }),
         w = figure.scene.width.round(),
         h = figure.scene.height.round(),
     )

@@ -326,7 +326,7 @@ pub fn runs(study: &Study) -> String {
             let run = view.data;
             let mut row: Vec<String> = if keys.is_empty() { vec![escape(&cell.label)] } else { Vec::new() };
             for key in &keys {
-                row.push(cell.axes.iter().find(|(k, _)| k == key).map_or("–".into(), |(_, v)| escape(&shown(v))));
+                row.push(cell.axes.iter().find(|(k, _)| k == key).map_or("–".into(), |(_, v)| prose(&shown(v))));
             }
             let manifest = run.manifest.as_ref();
             let reason = manifest.and_then(|m| m.reason.as_deref()).filter(|_| !matches!(run.state, RunState::Done));

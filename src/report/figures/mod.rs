@@ -1,8 +1,9 @@
 //! The figures of a report, one file each.
 //!
 //! Start at [`draw_all`]. A figure is a function from a [`Study`] to a [`Figure`]: a scene, a caption that states what,
-//! units, n and how bands came about, and the csv of every number drawn. A figure that cannot be drawn says why. A new
-//! figure is one file and one line in [`draw_all`].
+//! units, n and how bands came about, and the csv of every number drawn. A figure that cannot be drawn says why. It is laid out
+//! for the study's width, from [`NARROWEST`] to [`WIDTH`]: panels that have no room beside each other stand below each other.
+//! A new figure is one file and one line in [`draw_all`].
 
 mod axis_sweep;
 mod bits_per_dim;
