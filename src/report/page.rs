@@ -206,13 +206,14 @@ fn figure_html(figure: &Figure, note: &str) -> String {
     let tall = figure.scene.height > 0.8 * figure.scene.width;
     let note = if note.is_empty() { String::new() } else { format!("<p class=\"mixed\">{}</p>\n", escape(note)) };
     format!(
-        "<figure id=\"fig-{name}\">\n<h3>{title}</h3>\n<a class=\"card{pictures}\" href=\"figures/{name}.svg\" title=\"Enlarge\"><picture>\
+        "<figure id=\"fig-{name}\">\n<h3>{title}</h3>\n<a class=\"card{pictures}{tall}\" href=\"figures/{name}.svg\" title=\"Enlarge\"><picture>\
          <source media=\"screen and (max-width: 46rem)\" srcset=\"figures/{narrow}\"><img src=\"figures/{name}.svg\" \
          width=\"{w}\" height=\"{h}\" decoding=\"async\" alt=\"{title}\" aria-describedby=\"cap-{name}\"></picture></a>\n{note}\
          <figcaption><span id=\"cap-{name}\">{caption}</span> <span class=\"links\">{links}</span></figcaption>\n</figure>\n",
         caption = prose(&figure.caption),
         narrow = escape(&figure.narrow_file()),
-        pictures = format!("{}{}", if pictures { " pictures" } else { "" }, if tall { " tall" } else { "" }),
+        pictures = if pictures { " pictures" } else { "" },
+        tall = if tall { " tall" } else { "" },
         w = figure.scene.width.round(),
         h = figure.scene.height.round(),
     )
