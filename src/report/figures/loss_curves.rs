@@ -70,4 +70,23 @@ mod tests {
         assert!((value - by_hand).abs() < 1e-12, "{value} against {by_hand}");
         assert!(figure.caption.contains("n = 3 seeds"), "{}", figure.caption);
     }
+
+    #[test]
+    fn a_run_that_diverged_leaves_the_axes_to_the_others() {
+        use crate::store::RunState;
+        let words = |state: RunState, factor: f64| {
+            let mut data = synthetic::sweep();
+            data.runs[0].state = state;
+            for window in &mut data.runs[0].history.windows {
+                window.all.mse *= factor;
+            }
+            let Drawn::Figure(figure) = draw(&Study::new(&data)).unwrap() else { panic!("no figure") };
+            let texts: Vec<String> = figure.scene.text_boxes().into_iter().map(|(text, _)| text).collect();
+            (texts, figure.caption.contains("do not decide the axes"))
+        };
+        let (axes, said) = words(RunState::Diverged, 1e12);
+        assert!(said && axes == words(RunState::Diverged, 1.0).0);
+        let (axes, said) = words(RunState::Done, 1e12);
+        assert!(!said && axes != words(RunState::Done, 1.0).0);
+    }
 }
