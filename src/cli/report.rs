@@ -25,8 +25,8 @@ pub struct ReportArgs {
     /// svg, png or csv.
     #[arg(long, requires = "figure", default_value = "svg")]
     format: Format,
-    /// Width in print (170mm, 5.5in; PNG at 300 dots to the inch) or on a screen (640px). One at which the text would be smaller
-    /// than 5 pt is refused.
+    /// Width in print (85mm, 170mm, 5.5in; PNG at 300 dots to the inch) or on a screen (640px). The figure is laid out for it,
+    /// with text of 6 pt and more; below 62mm, where it would be smaller than 5 pt, is refused.
     #[arg(long, requires = "figure", value_name = "WIDTH")]
     width: Option<Width>,
     /// Where the figure goes; `-` is the standard output. Default: NAME.FORMAT in this folder.

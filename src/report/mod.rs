@@ -41,7 +41,7 @@ pub use merge::load_compared;
 pub use study::Study;
 
 use crate::store::StoreError;
-use crate::store::fs::{create_dir_all, write_if_changed};
+use crate::store::fs::{create_dir_all, is_file, list, remove, write_if_changed};
 use rayon::prelude::*;
 use std::path::{Path, PathBuf};
 
@@ -93,7 +93,8 @@ pub struct Summary {
     pub sentences: Vec<String>,
 }
 
-/// Writes `index.html` and `figures/` into `out_dir`; each file appears whole or not at all.
+/// Writes `index.html` and `figures/` into `out_dir`; each file appears whole or not at all. Files that an earlier report wrote
+/// for figures which are not drawn any more go; files of anybody else stay.
 ///
 /// # Errors
 /// If the sweep has no runs, a figure cannot be drawn, or a file cannot be written.
@@ -101,15 +102,16 @@ pub fn build(data: &SweepData, out_dir: &Path, options: &Options) -> Result<Summ
     if data.runs.is_empty() {
         return Err(ReportError::Empty(data.record.name.clone()));
     }
-    let study = Study::new(data);
+    let mut study = Study::new(data);
     let answer = Answer::of(&study);
     let drawn = figures::draw_all(&study)?;
     let folder = out_dir.join("figures");
     create_dir_all(&folder)?;
-    drawn.par_iter().try_for_each(|d| match d {
-        Drawn::Figure(figure) => write_figure(figure, &folder, options),
-        Drawn::Skipped { .. } => Ok(()),
-    })?;
+    let mut written: Vec<Vec<String>> = drawn.par_iter().map(|d| write_figure(d, &folder, options)).collect::<Result<_, _>>()?;
+    // The same for narrow screens: the page names both, and a browser takes what fits.
+    study.width = figures::NARROW;
+    written.extend(figures::draw_all(&study)?.par_iter().map(|d| write_narrow(d, &folder)).collect::<Result<Vec<_>, _>>()?);
+    remove_stale(&folder, &drawn, &written.concat())?;
     let index = out_dir.join("index.html");
     let html = match options.live {
         None => page::render(&study, &answer, &drawn),
@@ -133,15 +135,32 @@ pub fn build(data: &SweepData, out_dir: &Path, options: &Options) -> Result<Summ
     Ok(summary)
 }
 
-fn write_figure(figure: &Figure, folder: &Path, options: &Options) -> Result<(), ReportError> {
+/// The names of the files.
+fn write_figure(drawn: &Drawn, folder: &Path, options: &Options) -> Result<Vec<String>, ReportError> {
+    let Drawn::Figure(figure) = drawn else { return Ok(Vec::new()) };
     let png = draw::raster::render(&figure.scene, options.png_scale)
         .map_err(|source| ReportError::Raster { figure: figure.name.clone(), source })?;
     let svg = draw::svg::render(&figure.scene, &figure.title, &figure.caption);
-    write_if_changed(&folder.join(format!("{}.png", figure.name)), &png)?;
-    write_if_changed(&folder.join(format!("{}.svg", figure.name)), svg.as_bytes())?;
-    write_if_changed(&folder.join(format!("{}.csv", figure.name)), figure.csv.as_bytes())?;
-    for (stem, csv) in &figure.more_csv {
-        write_if_changed(&folder.join(format!("{stem}.csv")), csv.as_bytes())?;
+    let own = [("png", png.as_slice()), ("svg", svg.as_bytes()), ("csv", figure.csv.as_bytes())];
+    let mut files: Vec<(String, &[u8])> = own.map(|(ending, bytes)| (format!("{}.{ending}", figure.name), bytes)).into();
+    files.extend(figure.more_csv.iter().map(|(stem, csv)| (format!("{stem}.csv"), csv.as_bytes())));
+    files.into_iter().map(|(name, bytes)| write_if_changed(&folder.join(&name), bytes).map(|_| name).map_err(Into::into)).collect()
+}
+
+fn write_narrow(drawn: &Drawn, folder: &Path) -> Result<Vec<String>, ReportError> {
+    let Drawn::Figure(figure) = drawn else { return Ok(Vec::new()) };
+    let name = figure.narrow_file();
+    write_if_changed(&folder.join(&name), draw::svg::render(&figure.scene, &figure.title, &figure.caption).as_bytes())?;
+    Ok(vec![name])
+}
+
+/// Removes the files of figures that an earlier report drew and this one does not.
+fn remove_stale(folder: &Path, drawn: &[Drawn], written: &[String]) -> Result<(), ReportError> {
+    for path in list(folder)? {
+        let Some(name) = path.file_name().and_then(|n| n.to_str()) else { continue };
+        if figures::may_write(name, drawn) && !written.iter().any(|w| w == name) && is_file(&path) {
+            remove(&path)?;
+        }
     }
     Ok(())
 }
@@ -172,8 +191,8 @@ mod tests {
         assert!(first == second);
         assert_eq!((summary.runs, summary.finished), (24, 24));
         for figure in &summary.figures {
-            for ending in ["svg", "png", "csv"] {
-                assert!(first.contains_key(&format!("figures/{figure}.{ending}")), "{figure}.{ending}");
+            for ending in [".svg", ".png", ".csv", "_narrow.svg"] {
+                assert!(first.contains_key(&format!("figures/{figure}{ending}")), "{figure}{ending}");
             }
         }
         assert!(!first.keys().any(|k| k.contains("partial")));
@@ -182,6 +201,37 @@ mod tests {
             let name = link.split('"').next().unwrap();
             assert!(first.contains_key(&format!("figures/{name}")), "{name} is linked but not written");
         }
+    }
+
+    #[test]
+    fn figures_that_are_drawn_no_more_leave_and_what_others_put_there_stays() {
+        let dir = tempfile::tempdir().unwrap();
+        let mut data = synthetic::numeric_sweep("train.lr", &["1e-5", "1e-4", "1e-3", "1e-2"]);
+        let options = Options { png_scale: 0.5, live: None };
+        build(&data, dir.path(), &options).unwrap();
+        let before = files(dir.path());
+        let folder = dir.path().join("figures");
+        let others = ["mine.svg", "terms.pdf", "axis_.svg", "terms_old.svg", "notes"];
+        for name in others {
+            std::fs::write(folder.join(name), name).unwrap();
+        }
+        for run in &mut data.runs {
+            run.run.axes.clear();
+            run.evaluations.clear();
+        }
+        build(&data, dir.path(), &options).unwrap();
+        let after = files(dir.path());
+        for gone in ["axis_train_lr.svg", "axis_train_lr_narrow.svg", "terms.png", "terms.csv", "share_cumulative.csv"] {
+            let name = format!("figures/{gone}");
+            assert!(before.contains_key(&name) && !after.contains_key(&name), "{gone}");
+        }
+        assert!(
+            others.iter().all(|name| after[&format!("figures/{name}")] == name.as_bytes()) && after.contains_key("figures/schedules.svg")
+        );
+        // Whatever a report writes is known to be its own.
+        let mut written = before.keys().filter_map(|name| name.strip_prefix("figures/"));
+        let drawn = figures::draw_all(&Study::new(&data)).unwrap();
+        assert!(written.all(|name| figures::may_write(name, &drawn)));
     }
 
     #[test]

@@ -1,5 +1,5 @@
 'use strict';
-// Sorts tables, enlarges figures, and loads the page again while runs go on. Without it the page says the same.
+// Sorts tables, enlarges figures, unfolds results for paper, and loads the page again while runs go on. Without it the page says the same.
 (() => {
   const make = (tag, set) => Object.assign(document.createElement(tag), set);
   const store = {
@@ -63,14 +63,21 @@
       if (event.ctrlKey || event.metaKey || event.shiftKey || !dialog.showModal) return;
       event.preventDefault();
       const shown = link.querySelector('img');
-      image.src = shown.src;
+      image.src = shown.currentSrc || shown.src;
       image.alt = title.textContent = shown.alt;
-      image.style.setProperty('--ratio', shown.getAttribute('width') / shown.getAttribute('height'));
+      const [width, height] = shown.naturalWidth ? [shown.naturalWidth, shown.naturalHeight] : [shown.width, shown.height];
+      image.style.setProperty('--ratio', width / height);
       dialog.className = link.className;
       zoom(false);
       dialog.showModal();
     });
   }
+
+  // What is folded on a screen and belongs to the results is open on paper.
+  const folded = () => document.querySelectorAll('details.paper:not([open])');
+  let opened = [];
+  addEventListener('beforeprint', () => { opened = [...folded()]; opened.forEach((d) => { d.open = true; }); });
+  addEventListener('afterprint', () => { opened.forEach((d) => { d.open = false; }); opened = []; });
 
   // Runs that go on.
   const seconds = Number(document.body.dataset.live);

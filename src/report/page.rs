@@ -136,7 +136,7 @@ fn answer_section(study: &Study, answer: &Answer) -> String {
             let (found, how) = said.split_at(said.find(" (paired").unwrap_or(0));
             out += &format!("<li><b>{}</b>{}</li>\n", prose(found), prose(how));
         }
-        out += "</ul>\n<details><summary>All differences</summary>\n";
+        out += "</ul>\n<details class=\"paper\"><summary>All differences</summary>\n";
         out += &tables::comparisons(answer);
         out += "</details>\n";
     }
@@ -203,13 +203,17 @@ fn figure_html(figure: &Figure, note: &str) -> String {
     }
     // Photographs and samples keep their colours on a dark page.
     let pictures = figure.scene.shapes.iter().any(|s| matches!(s, Shape::Picture { .. }));
+    let tall = figure.scene.height > 0.8 * figure.scene.width;
     let note = if note.is_empty() { String::new() } else { format!("<p class=\"mixed\">{}</p>\n", escape(note)) };
     format!(
-        "<figure id=\"fig-{name}\">\n<h3>{title}</h3>\n<a class=\"card{pictures}\" href=\"figures/{name}.svg\" title=\"Enlarge\"><img src=\"figures/{name}.svg\" \
-         width=\"{w}\" height=\"{h}\" decoding=\"async\" alt=\"{title}\" aria-describedby=\"cap-{name}\"></a>\n{note}\
+        "<figure id=\"fig-{name}\">\n<h3>{title}</h3>\n<a class=\"card{pictures}{tall}\" href=\"figures/{name}.svg\" title=\"Enlarge\"><picture>\
+         <source media=\"screen and (max-width: 46rem)\" srcset=\"figures/{narrow}\"><img src=\"figures/{name}.svg\" \
+         width=\"{w}\" height=\"{h}\" decoding=\"async\" alt=\"{title}\" aria-describedby=\"cap-{name}\"></picture></a>\n{note}\
          <figcaption><span id=\"cap-{name}\">{caption}</span> <span class=\"links\">{links}</span></figcaption>\n</figure>\n",
         caption = prose(&figure.caption),
+        narrow = escape(&figure.narrow_file()),
         pictures = if pictures { " pictures" } else { "" },
+        tall = if tall { " tall" } else { "" },
         w = figure.scene.width.round(),
         h = figure.scene.height.round(),
     )

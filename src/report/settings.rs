@@ -3,7 +3,7 @@
 //! Start at [`differences`]. What is compared is the complete configuration of a cell's first run, so that a difference shows which
 //! no axis names: a default that depends on another key, or a constant of one of two sweeps.
 
-use super::study::{Cell, Study};
+use super::study::{Cell, Study, shown};
 use super::tables;
 use super::text::{escape, prose, value_of};
 use crate::config::RunConfig;
@@ -26,8 +26,8 @@ pub fn differing(study: &Study) -> (Vec<&'static str>, Vec<Option<Vec<String>>>)
         key != "seed" && values.any(|v| Some(v) != first)
     };
     let keys: Vec<&'static str> = KEYS.iter().map(|spec| spec.key).filter(|key| differs(key)).collect();
-    let shown = |c: &RunConfig| keys.iter().map(|key| c.get(key).map_or("–".into(), |v| plain(&v))).collect();
-    let rows = configs.iter().map(|c| c.as_ref().map(shown)).collect();
+    let values = |c: &RunConfig| keys.iter().map(|key| c.get(key).map_or("–".into(), |v| shown(&plain(&v)))).collect();
+    let rows = configs.iter().map(|c| c.as_ref().map(values)).collect();
     (keys, rows)
 }
 

@@ -1,11 +1,11 @@
 //! One figure for a paper or a slide, at the width it is shown at.
 //!
-//! Start at [`render`]. Text shrinks with the figure, so a width at which it could not be read is refused.
+//! Start at [`render`]. A figure is laid out for the width it is asked for, from a column of a paper to a page, so that its
+//! smallest text is 6 points high in print; where it could not be read any more, the width is refused.
 
 use super::ReportError;
-use super::draw::panel::TICK_SIZE;
 use super::draw::{raster, svg};
-use super::figures::{Drawn, Figure, draw_all};
+use super::figures::{Drawn, Figure, LEAST_TEXT, NARROWEST, WIDTH, draw_all};
 use super::study::Study;
 use crate::named_enum;
 use std::str::FromStr;
@@ -25,8 +25,10 @@ const PIXELS_PER_INCH: f64 = 96.0;
 const MM_PER_INCH: f64 = 25.4;
 /// Dots of a PNG to the inch of print.
 const PRINT_DPI: f64 = 300.0;
-/// The smallest text that journals take, in points of 1/72 inch.
+/// How high the smallest text is where the width allows it, in points of 1/72 inch, and the least that journals take.
+const POINTS: f64 = 6.0;
 const LEAST_POINTS: f64 = 5.0;
+const POINTS_PER_PIXEL: f64 = 72.0 / PIXELS_PER_INCH;
 
 /// How wide a figure is shown.
 #[derive(Clone, Copy, Debug, PartialEq)]
@@ -41,6 +43,11 @@ impl Width {
             Self::Millimetres(mm) => mm / MM_PER_INCH * PIXELS_PER_INCH,
             Self::Pixels(px) => px,
         }
+    }
+
+    /// What the figure is laid out for: units in which the smallest text comes out as high as it should.
+    fn layout(self) -> f64 {
+        (self.css_pixels() * LEAST_TEXT * POINTS_PER_PIXEL / POINTS).clamp(NARROWEST, WIDTH)
     }
 
     /// Pixels of a PNG.
@@ -73,6 +80,7 @@ impl FromStr for Width {
 /// # Errors
 /// [`ReportError::NoFigure`] with the names there are, [`ReportError::NotDrawn`] where this sweep has nothing to draw it from.
 pub fn render(study: &Study, name: &str, format: Format, width: Option<Width>) -> Result<Vec<u8>, ReportError> {
+    let study = &Study { width: width.map_or(WIDTH, Width::layout), ..study.clone() };
     let drawn = draw_all(study)?;
     if format == Format::Csv
         && let Some(text) = figures(&drawn).flat_map(|f| &f.more_csv).find_map(|(stem, text)| (stem == name).then_some(text))
@@ -100,7 +108,7 @@ pub fn render(study: &Study, name: &str, format: Format, width: Option<Width>) -
 /// # Errors
 /// [`ReportError::TooNarrow`], with the least width in the same unit.
 fn readable(figure: &Figure, width: Width) -> Result<(), ReportError> {
-    let points = TICK_SIZE * width.css_pixels() / figure.scene.width / PIXELS_PER_INCH * 72.0;
+    let points = LEAST_TEXT * width.css_pixels() / figure.scene.width * POINTS_PER_PIXEL;
     if points >= LEAST_POINTS {
         return Ok(());
     }
@@ -147,6 +155,7 @@ fn sized(figure: &Figure, width: Option<Width>) -> String {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::report::draw::Shape;
     use crate::report::synthetic;
 
     #[test]
@@ -178,13 +187,28 @@ mod tests {
     fn text_is_never_too_small_to_read_and_the_width_that_is_named_will_do() {
         let data = synthetic::sweep();
         let study = Study::new(&data);
-        for narrow in ["85mm", "300px", "3in"] {
+        for narrow in ["61mm", "200px", "2in", "1px"] {
             let error = render(&study, "terms", Format::Svg, Some(narrow.parse().unwrap())).unwrap_err();
             let ReportError::TooNarrow { points, least, .. } = error else { panic!("{error}") };
             assert!(points < LEAST_POINTS, "{points}");
             render(&study, "terms", Format::Svg, Some(least.parse().unwrap())).unwrap();
         }
-        render(&study, "terms", Format::Csv, Some(Width::Millimetres(85.0))).unwrap();
+        render(&study, "terms", Format::Csv, Some(Width::Millimetres(10.0))).unwrap();
+    }
+
+    #[test]
+    fn a_column_and_a_page_have_text_of_six_points() {
+        let data = synthetic::sweep();
+        let study = Study::new(&data);
+        for (width, text) in [("85mm", 6.0), ("130mm", 6.0), ("169mm", 6.0), ("254mm", 9.0)] {
+            let width: Width = width.parse().unwrap();
+            let drawn = draw_all(&Study { width: width.layout(), ..study.clone() }).unwrap();
+            for figure in figures(&drawn) {
+                let least = figure.scene.shapes.iter().filter_map(|s| if let Shape::Text { size, .. } = s { Some(*size) } else { None });
+                let points = least.fold(f64::INFINITY, f64::min) * width.css_pixels() / figure.scene.width * POINTS_PER_PIXEL;
+                assert!(points >= text - 1e-9, "{} at {width:?}: {points}", figure.name);
+            }
+        }
     }
 
     #[test]

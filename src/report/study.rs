@@ -149,6 +149,8 @@ pub struct Study<'a> {
     pub cells: Vec<Cell<'a>>,
     pub metric: Option<Metric>,
     pub looks: Looks,
+    /// What figures are laid out for, in CSS pixels.
+    pub width: f64,
 }
 
 impl<'a> Study<'a> {
@@ -180,7 +182,7 @@ impl<'a> Study<'a> {
             .zip(&looks.cells)
             .map(|(((axes, runs), (_, label)), look)| Cell { label, axes, terms: cell_terms(&runs), runs, look: *look })
             .collect();
-        Self { data, cells, metric, looks }
+        Self { data, cells, metric, looks, width: super::figures::WIDTH }
     }
 
     /// Cells with at least one result, in the order of the file, with their index.
@@ -366,12 +368,18 @@ fn labels(data: &SweepData, groups: &[Group]) -> Vec<String> {
 /// A value as it stands in a name: alone where it is a word, with its key where it is a number or a truth value.
 pub fn value_words(key: &str, value: &str) -> String {
     let word = key == CASE || (number(value).is_none() && !matches!(value, "true" | "false"));
-    if word { shown(value).to_string() } else { format!("{} = {value}", axis_title(key)) }
+    if word { shown(value) } else { format!("{} = {}", axis_title(key), shown(value)) }
 }
 
-/// An axis value without the quotes of TOML.
-pub fn shown(value: &str) -> &str {
-    value.strip_prefix('"').and_then(|v| v.strip_suffix('"')).unwrap_or(value)
+/// An axis value as people write it: without the quotes of TOML, `1e9` for 1000000000.0 and `1e-3` for 0.001.
+pub fn shown(value: &str) -> String {
+    if let Some(text) = value.strip_prefix('"').and_then(|v| v.strip_suffix('"')) {
+        return text.into();
+    }
+    match number(value).filter(|_| value.contains('.') && !value.contains(['e', 'E'])) {
+        Some(x) if x != 0.0 && !(1e-2..1e5).contains(&x.abs()) => format!("{x:e}"),
+        _ => value.into(),
+    }
 }
 
 /// The last part of a key, with its section where the part alone says little.
@@ -444,5 +452,8 @@ mod tests {
         assert_eq!(axis_title("loss.variant"), "loss variant");
         assert_eq!(axis_title("train.batch_size"), "batch size");
         assert_eq!(shown("\"cosine\""), "cosine");
+        let numbers = ["1000000000.0", "0.0003", "-0.00025", "0.001", "0.0", "99999.5", "1e-5", "1_000_000", "true", "1.2.3"];
+        assert_eq!(numbers.map(shown), ["1e9", "3e-4", "-2.5e-4", "1e-3", "0.0", "99999.5", "1e-5", "1_000_000", "true", "1.2.3"]);
+        assert_eq!(value_words("train.lr", "1000000000.0"), "lr = 1e9");
     }
 }

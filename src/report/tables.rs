@@ -88,7 +88,23 @@ fn time_per_run(cell: &Cell) -> String {
 
 /// `3`, or `2 of 3` where runs are missing.
 fn seeds_of(cell: &Cell, n: usize) -> String {
-    if n == cell.runs.len() { n.to_string() } else { format!("{n} of {}", cell.runs.len()) }
+    if n == cell.runs.len() { n.to_string() } else { format!("{n}\u{a0}of\u{a0}{}", cell.runs.len()) }
+}
+
+/// Columns of the ranking that hold words.
+const NAME: usize = 1;
+const VERDICT: usize = 5;
+
+/// A number above the half-width of its interval, so that a table of many columns fits a screen.
+fn stacked(cell: &str) -> String {
+    let (inner, bold) = cell.strip_prefix("<b>").and_then(|c| c.strip_suffix("</b>")).map_or((cell, false), |c| (c, true));
+    // In brackets both belong to one power of ten.
+    let parts = [" ± ", " (s.e. "].into_iter().filter(|_| !inner.starts_with('(')).find_map(|sign| {
+        let (mean, half) = inner.split_once(sign)?;
+        Some(format!("{mean} <span class=\"half\">{}\u{a0}{half}</span>", sign.trim()))
+    });
+    let text = parts.unwrap_or_else(|| inner.replace(' ', "\u{a0}"));
+    if bold { format!("<b>{text}</b>") } else { text }
 }
 
 /// Why a cell has no result: `3 diverged`, `2 failed and 1 pending`.
@@ -140,6 +156,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             row.extend([r.sliced_wasserstein.words(), r.mmd2.words()]);
         }
         row.push(time_per_run(cell));
+        row.iter_mut().enumerate().filter(|(i, _)| ![NAME, VERDICT].contains(i)).for_each(|(_, text)| *text = stacked(text));
         add_published(&mut row, cell);
         rows.push(row);
     }
@@ -195,7 +212,7 @@ pub fn ranking(study: &Study, answer: &Answer) -> String {
             study.unit()
         ),
         &columns,
-        Some(1),
+        Some(NAME),
         &rows,
     )
 }
@@ -226,7 +243,7 @@ pub fn published(study: &Study) -> String {
         })
         .collect();
     format!(
-        "<details><summary>Published values</summary>\n{}</details>\n",
+        "<details class=\"paper\"><summary>Published values</summary>\n{}</details>\n",
         table(
             "published",
             "Published values that the experiment file names; data, network and length of training are the publication's own",
@@ -309,7 +326,7 @@ pub fn runs(study: &Study) -> String {
             let run = view.data;
             let mut row: Vec<String> = if keys.is_empty() { vec![escape(&cell.label)] } else { Vec::new() };
             for key in &keys {
-                row.push(cell.axes.iter().find(|(k, _)| k == key).map_or("–".into(), |(_, v)| escape(shown(v))));
+                row.push(cell.axes.iter().find(|(k, _)| k == key).map_or("–".into(), |(_, v)| prose(&shown(v))));
             }
             let manifest = run.manifest.as_ref();
             let reason = manifest.and_then(|m| m.reason.as_deref()).filter(|_| !matches!(run.state, RunState::Done));
@@ -422,8 +439,9 @@ mod tests {
         for row in html.lines().filter(|l| l.starts_with("<tr><td")) {
             assert_eq!(row.matches("<td").count() + row.matches("<th scope=\"row\"").count(), columns, "{row}");
         }
-        for words in ["0.250 (s.e. 0.012)", "0.500 (s.e. 0.031)", "−0.0020 (s.e. 0.0011)"] {
-            assert!(html.contains(words), "{words} is missing in {html}");
+        for (mean, error) in [("0.250", "0.012"), ("0.500", "0.031"), ("−0.0020", "0.0011")] {
+            let words = format!("{mean} <span class=\"half\">(s.e.\u{a0}{error})</span></td>");
+            assert!(html.contains(&words), "{words} is missing in {html}");
         }
     }
 }

@@ -33,7 +33,11 @@ pub fn prose(text: &str) -> String {
     ] {
         out = out.replace(from, to);
     }
-    out
+    // Browsers break a line behind the hyphen of 1e-3.
+    let breaks =
+        |word: &str| word.as_bytes().windows(4).any(|w| w[0].is_ascii_digit() && w[1] == b'e' && w[2] == b'-' && w[3].is_ascii_digit());
+    let words = out.split(' ').map(|w| if breaks(w) { format!("<span class=\"whole\">{w}</span>") } else { w.into() });
+    words.collect::<Vec<String>>().join(" ")
 }
 
 /// With `decimals` places and a true minus.

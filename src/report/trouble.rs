@@ -64,7 +64,7 @@ fn why(reason: &str) -> String {
     match reason.trim_end().split_once('\n') {
         None => format!("<small>{}</small>", escape(reason.trim_end())),
         Some((first, rest)) => {
-            format!("<details><summary><small>{}</small></summary><pre>{}</pre></details>", escape(first), escape(rest))
+            format!("<details class=\"paper\"><summary><small>{}</small></summary><pre>{}</pre></details>", escape(first), escape(rest))
         }
     }
 }

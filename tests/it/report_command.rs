@@ -61,8 +61,10 @@ fn one_figure_is_written_as_asked_for() {
     let numbers = read(&lab.path("numbers.csv"));
     lab.ok(&["report"]);
     assert_eq!(numbers, read(&lab.path("results/reports/schedules/figures/terms.csv")), "the file that stands beside the page's figure");
-    let narrow = lab.run(&["report", "--figure", "terms", "--width", "85mm"]);
-    assert!(narrow.code == 2 && narrow.err.contains("3.5 pt") && narrow.err.contains("from 121mm on"), "{narrow:?}");
+    let svg = lab.ok(&["report", "--figure", "terms", "--width", "85mm", "--output", "-"]);
+    assert!(svg.contains(" viewBox=\"0 0 481.89 "), "laid out for a column: {}", &svg[..200]);
+    let narrow = lab.run(&["report", "--figure", "terms", "--width", "40mm"]);
+    assert!(narrow.code == 2 && narrow.err.contains("3.2 pt") && narrow.err.contains("from 62mm on"), "{narrow:?}");
     for wrong in [&["--figure", "terms", "--width", "140"][..], &["--width", "140mm"], &["--figure", "terms", "--format", "pdf"]] {
         assert_eq!(lab.run(&[&["report"], wrong].concat()).code, 2, "{wrong:?}");
     }

@@ -66,6 +66,8 @@
     scroll: document.documentElement.scrollWidth,
     dark: luminance(parse(getComputedStyle(document.body).backgroundColor)) < 0.2,
     images: images.length,
+    narrow: images.filter((i) => i.currentSrc.endsWith('_narrow.svg')).length,
+    sideways: [...document.querySelectorAll('.card, #ranking')].filter((e) => e.scrollWidth > e.parentElement.clientWidth + 1).map(name),
     broken: images.filter((i) => !i.complete || !i.naturalWidth).map((i) => i.src),
     fetched: performance.getEntriesByType('resource').map((r) => r.name).filter((n) => !n.startsWith('file:')),
     answer: document.querySelector('#answer .lead').getBoundingClientRect().bottom,
@@ -87,6 +89,14 @@
   press(bits);
   seen.byBits = values(bits);
   seen.buttons = document.querySelectorAll('th button').length;
+
+  // On paper the results are unfolded, and on the screen folded again.
+  const folded = () => document.querySelectorAll('details.paper:not([open])').length;
+  seen.folded = [folded()];
+  for (const event of ['beforeprint', 'afterprint']) {
+    dispatchEvent(new Event(event));
+    seen.folded.push(folded());
+  }
 
   // Enlarging the first figure, and closing it again.
   const card = document.querySelector('a.card'), dialog = document.querySelector('dialog');

@@ -106,6 +106,12 @@ fn the_page_fits_every_screen_and_loads_nothing_from_elsewhere() {
         assert_eq!(saw["dark"], dark, "{at}");
         assert!(saw["images"].as_u64().unwrap() >= 6 && saw["pieces"].as_u64().unwrap() > 300, "{at}: {saw}");
         assert!(saw["answer"].as_f64().unwrap() < 900.0, "the first screen says the answer at {at}: {}", saw["answer"]);
+        let narrow = if width < 700 { &saw["images"] } else { &serde_json::json!(0) };
+        assert_eq!(&saw["narrow"], narrow, "figures are those laid out for the width at {at}");
+        // A telephone scrolls the ranking; a desk does not.
+        let sideways = saw["sideways"].as_array().unwrap();
+        assert!(sideways.iter().all(|s| width < 700 && s.as_str().unwrap().starts_with("table")), "{at}: {sideways:?}");
+        assert!(saw["folded"][0].as_u64().unwrap() >= 2 && saw["folded"][1] == 0 && saw["folded"][2] == saw["folded"][0], "{at}: {saw}");
         // Two cells have a result; the two that diverged stay at the end, whichever way it is sorted.
         let numbers = |key: &str| saw[key].as_array().unwrap().iter().map(Value::as_f64).collect::<Vec<_>>();
         let (time, bits) = (numbers("byTime"), numbers("byBits"));

@@ -65,6 +65,18 @@ pub fn fitted(text: &str, size: f64, bold: bool, width: f64) -> String {
     "…".into()
 }
 
+/// `text` in lines of at most `width`, broken at spaces; a word that is longer is shortened.
+pub fn wrapped(text: &str, size: f64, bold: bool, width: f64) -> Vec<String> {
+    let mut lines: Vec<String> = Vec::new();
+    for word in text.split(' ') {
+        match lines.last_mut() {
+            Some(line) if text_width(&format!("{line} {word}"), size, bold) <= width => *line += &format!(" {word}"),
+            _ => lines.push(word.into()),
+        }
+    }
+    lines.iter().map(|line| fitted(line, size, bold, width)).collect()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -96,5 +108,8 @@ mod tests {
         let cut = fitted("a rather long label", 12.0, false, 60.0);
         assert!(cut.ends_with('…') && text_width(&cut, 12.0, false) <= 60.0);
         assert_eq!(fitted("short", 12.0, false, 60.0), "short");
+        let lines = wrapped("a rather long label of six", 12.0, false, 80.0);
+        assert!(lines.len() > 1 && lines.iter().all(|l| text_width(l, 12.0, false) <= 80.0));
+        assert_eq!(lines.join(" "), "a rather long label of six");
     }
 }

@@ -3,7 +3,7 @@
 //! Start at [`Panel::new`], which takes its margins from its own labels, so that none is clipped.
 
 use super::axis::Axis;
-use super::fonts::text_width;
+use super::fonts::{text_width, wrapped};
 use super::scene::{Anchor, Rgb, Scene, Stroke};
 use super::thin;
 use crate::report::theme::tint;
@@ -62,16 +62,20 @@ impl Panel {
         let widest = y.ticks.iter().map(|t| text_width(&t.label, TICK_SIZE, false)).fold(0.0, f64::max);
         // The last x label is centred on its tick and may stick out.
         let overhang = x.ticks.last().map_or(0.0, |t| text_width(&t.label, TICK_SIZE, false) / 2.0);
-        let (left, top, bottom) = (widest + 12.0, 30.0, if x_label.is_empty() { 48.0 - UNLABELLED } else { 48.0 });
+        let heading = wrapped(heading, LABEL_SIZE, true, place.w);
+        let above = 30.0 + LINE * (heading.len() as f64 - 1.0);
+        let (left, top, bottom) = (widest + 12.0, above, if x_label.is_empty() { 48.0 - UNLABELLED } else { 48.0 });
         let area = Rect::new(place.x + left, place.y + top, place.w - left - overhang.max(6.0), place.h - top - bottom);
         let panel = Self { area, x, y };
-        panel.draw_frame(scene, place, heading, x_label);
+        panel.draw_frame(scene, place, &heading, x_label);
         panel
     }
 
-    fn draw_frame(&self, scene: &mut Scene, place: Rect, heading: &str, x_label: &str) {
+    fn draw_frame(&self, scene: &mut Scene, place: Rect, heading: &[String], x_label: &str) {
         let a = self.area;
-        scene.bold((place.x, place.y + 15.0), heading, LABEL_SIZE, INK, Anchor::Start);
+        for (i, line) in heading.iter().enumerate() {
+            scene.bold((place.x, place.y + 15.0 + LINE * i as f64), line, LABEL_SIZE, INK, Anchor::Start);
+        }
         let mut last_bottom = f64::INFINITY;
         for tick in &self.y.ticks {
             let Some(p) = self.y.position(tick.value).filter(|p| (-1e-9..=1.0 + 1e-9).contains(p)) else { continue };
@@ -119,9 +123,9 @@ impl Panel {
         let mut flush = |piece: Vec<(f64, f64)>| match thin::line(&piece) {
             Some(enough) => {
                 scene.thinned = true;
-                scene.line(enough, stroke);
+                scene.line(thin::straight(&enough), stroke);
             }
-            None => scene.line(piece, stroke),
+            None => scene.line(thin::straight(&piece), stroke),
         };
         for &(x, y) in points {
             match self.place(x, y) {
@@ -141,8 +145,9 @@ impl Panel {
                 scene.thinned = true;
                 *piece = enough;
             }
-            let mut outline: Vec<(f64, f64)> = piece.iter().map(|&(x, _, high)| (x, high)).collect();
-            outline.extend(piece.iter().rev().map(|&(x, low, _)| (x, low)));
+            let edge = |y: fn(&(f64, f64, f64)) -> f64| thin::straight(&piece.iter().map(|p| (p.0, y(p))).collect::<Vec<_>>());
+            let mut outline = edge(|p| p.2);
+            outline.extend(edge(|p| p.1).into_iter().rev());
             scene.polygon(outline, color, opacity);
             piece.clear();
         };

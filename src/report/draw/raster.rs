@@ -6,6 +6,7 @@ use super::fonts::{self, FontError};
 use super::scene::{Anchor, Rgb, Scene, Shape, Stroke};
 use image::codecs::png::PngEncoder;
 use image::{ImageEncoder, RgbImage};
+use std::sync::OnceLock;
 
 /// Lines of sampling in a pixel's height.
 const SUBLINES: usize = 4;
@@ -146,8 +147,13 @@ impl Canvas {
             return;
         }
         let pixel = self.image.get_pixel_mut(x, y);
+        if share >= 1.0 {
+            pixel.0 = color;
+            return;
+        }
         for (channel, c) in pixel.0.iter_mut().zip(color) {
-            *channel = (f64::from(*channel) * (1.0 - share) + f64::from(c) * share).round() as u8;
+            // Rounds, as no colour is negative.
+            *channel = (f64::from(*channel) * (1.0 - share) + f64::from(c) * share + 0.5) as u8;
         }
     }
 
@@ -233,12 +239,9 @@ fn cover(coverage: &mut [f32], from: f64, to: f64) {
 
 fn circle((x, y): (f64, f64), radius: f64) -> Vec<(f64, f64)> {
     const CORNERS: usize = 24;
-    (0..CORNERS)
-        .map(|i| {
-            let (sin, cos) = (i as f64 / CORNERS as f64 * std::f64::consts::TAU).sin_cos();
-            (x + radius * cos, y + radius * sin)
-        })
-        .collect()
+    static UNIT: OnceLock<[(f64, f64); CORNERS]> = OnceLock::new();
+    let unit = UNIT.get_or_init(|| std::array::from_fn(|i| (i as f64 / CORNERS as f64 * std::f64::consts::TAU).sin_cos()));
+    unit.iter().map(|(sin, cos)| (x + radius * cos, y + radius * sin)).collect()
 }
 
 /// Cuts a line into the strokes of its dash pattern.

@@ -1,9 +1,7 @@
 //! The bound against a numeric axis of the sweep, such as the learning rate or T.
 
-use super::{Drawn, Figure, HEIGHT, MARGIN, WIDTH, room_at_ends};
+use super::{Drawn, Figure, HEIGHT, MARGIN, columns, heading, room_at_ends};
 use crate::report::draw::axis::{Axis, Scale, scale_for, scale_of_choices};
-use crate::report::draw::fonts::fitted;
-use crate::report::draw::panel::LABEL_SIZE;
 use crate::report::draw::{Entry, Legend, Panel, Rect, Rgb, Scene, Stroke, Swatch};
 use crate::report::stats::Interval;
 use crate::report::study::{Cell, Study, axis_title, value_words};
@@ -26,6 +24,11 @@ pub fn keys(study: &Study) -> Vec<String> {
         })
         .map(String::from)
         .collect()
+}
+
+/// Whether [`draw`] may give a figure that name.
+pub fn may_be_called(name: &str) -> bool {
+    name.strip_prefix("axis_").is_some_and(|rest| !rest.is_empty() && rest.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'_'))
 }
 
 /// Small multiples that fit a figure.
@@ -59,16 +62,24 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
     };
     let others = other_axes(study, key, second.as_deref());
     let named: Vec<(&str, Rgb)> = groups[0].lines.iter().map(|l| (l.label.as_str(), l.color)).collect();
-    let room = room_at_ends(named.iter().map(|n| n.0)).filter(|_| groups.len() == 1);
+    let room = room_at_ends(named.iter().map(|n| n.0), study.width).filter(|_| groups.len() == 1);
     let lost = lines().any(|l| !l.lost.is_empty());
     let legend = legend(&groups[0].lines, &others, room.is_some(), lost);
-    let width = WIDTH - 2.0 * MARGIN;
-    let columns = if groups.len() == 4 { 2 } else { groups.len().min(3) };
+    let width = study.width - 2.0 * MARGIN;
+    let most = if groups.len() == 4 { 2 } else { groups.len().min(3) };
+    let columns = columns(study.width, most, 200.0);
     let rows = groups.len().div_ceil(columns);
-    let height = [HEIGHT - 60.0, 380.0, 300.0][columns - 1];
+    let height = [HEIGHT - 60.0, 380.0, 300.0][most - 1].min((0.85 * study.width / columns as f64).max(260.0));
     let top = MARGIN + if legend.entries.is_empty() { 0.0 } else { legend.height(width) + 6.0 };
-    let mut scene = Scene::new(WIDTH, top + rows as f64 * height + MARGIN);
+    let quantity = format!("Bound ({})", study.unit());
+    // Above all panels, where they have headings of their own.
+    let multiples = groups.len() > 1;
+    let top = top + if multiples { 26.0 } else { 0.0 };
+    let mut scene = Scene::new(study.width, top + rows as f64 * height + MARGIN);
     legend.draw(&mut scene, MARGIN, MARGIN, width);
+    if multiples {
+        heading(&mut scene, (MARGIN, top - 26.0), &quantity, width);
+    }
     let mut values: Vec<f64> = points().map(|p| p.0).chain(lines().flat_map(|l| l.lost.iter().map(|p| p.0))).collect();
     values.sort_by(f64::total_cmp);
     values.dedup();
@@ -80,12 +91,8 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
     for (g, group) in groups.iter().enumerate() {
         let column = Rect::new(MARGIN, 0.0, width - room.unwrap_or(0.0), height).columns(columns, 24.0)[g % columns];
         let place = Rect { y: top + (g / columns) as f64 * height, h: height - 8.0, ..column };
-        let heading = match group.title.as_str() {
-            "" => format!("Bound ({})", study.unit()),
-            title if g == 0 => format!("{title}, {}", study.unit()),
-            title => title.into(),
-        };
-        let panel = Panel::new(&mut scene, place, &fitted(&heading, LABEL_SIZE, true, place.w), &title, x.clone(), y.clone());
+        let heading = if multiples { &group.title } else { &quantity };
+        let panel = Panel::new(&mut scene, place, heading, &title, x.clone(), y.clone());
         draw_lines(&mut scene, &panel, &group.lines, room.is_some());
     }
     // Line by line, in the order of the values.
@@ -108,7 +115,7 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
     } else {
         "n = 1 seed per point: no bars"
     };
-    let multiples = second.map_or(String::new(), |s| format!(" One panel for each {}, all with the same axes.", axis_title(&s)));
+    let panels = second.map_or(String::new(), |s| format!(" One panel for each {}, all with the same axes.", axis_title(&s)));
     let apart = if groups.iter().any(|g| g.lines.len() > 1) {
         " Lines are set a few pixels apart so that bars do not cover each other."
     } else {
@@ -120,7 +127,7 @@ pub fn draw(study: &Study, key: &str) -> Drawn {
         title: format!("The bound against {title}"),
         caption: format!(
             "Bound of the final evaluation ({}) in {} against {key} ({} axis; the axis of the bound is {}{}). Dots are means over seeds, {}; \
-             {bars}.{multiples}{apart}{crosses}",
+             {bars}.{panels}{apart}{crosses}",
             metric.words(),
             study.unit(),
             scale(x_scale),
@@ -225,7 +232,7 @@ fn groups<'a>(study: &'a Study, key: &str, second: Option<&str>) -> Vec<Group<'a
         .into_iter()
         .map(|value| {
             let inside = |cell: &Cell| cell.axes.iter().any(|(k, v)| k == second && v == value);
-            Group { title: format!("{} = {value}", axis_title(second)), lines: lines(study, key, &inside) }
+            Group { title: value_words(second, value), lines: lines(study, key, &inside) }
         })
         .filter(|g| !g.lines.is_empty())
         .collect()

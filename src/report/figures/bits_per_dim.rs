@@ -1,6 +1,6 @@
 //! The bound of each cell with its three terms, and the spread of its seeds on an axis of their own.
 
-use super::{Drawn, Figure, MARGIN, WIDTH};
+use super::{Drawn, Figure, LINE_OF_NAME, MARGIN};
 use crate::record::{Evaluation, Reference};
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale, scale_for};
@@ -133,7 +133,14 @@ impl Row {
 }
 
 fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
-    let row_height = (330.0 / rows.len() as f64).clamp(24.0, 54.0);
+    let width = study.width - 2.0 * MARGIN;
+    let widest = |of: &dyn Fn(&Row) -> String| rows.iter().map(|r| text_width(&of(r), TICK_SIZE, false)).fold(0.0, f64::max);
+    let beside = [widest(&|r| r.label.clone()) + 12.0, widest(&Row::value_label) + 12.0];
+    // Where names and values would leave too little to the panels, they stand above the bars.
+    let above = width - beside.iter().sum::<f64>() < 400.0;
+    let ([labels, values], name) = if above { ([0.0; 2], LINE_OF_NAME) } else { (beside, 0.0) };
+    let own = (330.0 / rows.len() as f64).clamp(24.0, 54.0);
+    let row_height = own + name;
     let common = study.published_for_all(METRIC);
     let mut entries: Vec<Entry> =
         STRENGTHS.iter().map(|(name, s)| Entry { label: (*name).into(), swatch: Swatch::Box(tint(GREY, *s)) }).collect();
@@ -141,18 +148,14 @@ fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
         entries.push(Entry { label: "published".into(), swatch: Swatch::Line(PUBLISHED) });
     }
     entries.extend(common.iter().map(|(reference, value)| Entry {
-        label: fitted(&format!("{}: {}", reference.name, plain(*value)), LABEL_SIZE, false, 300.0),
+        label: fitted(&format!("{}: {}", reference.name, plain(*value)), LABEL_SIZE, false, 300.0f64.min(width - 40.0)),
         swatch: Swatch::Line(PUBLISHED),
     }));
     let legend = Legend { entries };
-    let width = WIDTH - 2.0 * MARGIN;
     let top = MARGIN + legend.height(width) + 4.0;
     let height = 78.0 + row_height * rows.len() as f64;
-    let mut scene = Scene::new(WIDTH, top + height + MARGIN);
+    let mut scene = Scene::new(study.width, top + height + MARGIN);
     legend.draw(&mut scene, MARGIN, MARGIN, width);
-    let widest = |of: &dyn Fn(&Row) -> String| rows.iter().map(|r| text_width(&of(r), TICK_SIZE, false)).fold(0.0, f64::max);
-    let labels = widest(&|r| r.label.clone()).min(260.0) + 12.0;
-    let values = widest(&Row::value_label) + 12.0;
     let room = width - labels - values - 20.0;
     let bars = Rect::new(MARGIN + labels, top, room * 0.52, height);
     let dots = Rect::new(bars.right() + 20.0, top, room * 0.48, height);
@@ -175,27 +178,22 @@ fn paint(study: &Study, rows: &[Row], scale: Scale) -> Scene {
 
     for (i, row) in rows.iter().enumerate() {
         let at = rows.len() as f64 - i as f64 - 0.5;
-        let y = left.area.bottom() - at / rows.len() as f64 * left.area.h;
-        scene.text(
-            (MARGIN + labels - 8.0, y + 0.36 * TICK_SIZE),
-            &fitted(&row.label, TICK_SIZE, false, labels - 12.0),
-            TICK_SIZE,
-            INK,
-            Anchor::End,
-        );
-        scene.text(
-            (WIDTH - MARGIN, y + 0.36 * TICK_SIZE),
-            &row.value_label(),
-            TICK_SIZE,
-            if row.bits.n > 0 { INK } else { MUTED },
-            Anchor::End,
-        );
+        let y = left.area.bottom() - at / rows.len() as f64 * left.area.h + name / 2.0;
+        let line = if above { y - own / 2.0 - 3.0 } else { y + 0.36 * TICK_SIZE };
+        let value = row.value_label();
+        let (at, room, anchor) = if above {
+            ((left.area.x + 6.0, line), width - 24.0 - text_width(&value, TICK_SIZE, false), Anchor::Start)
+        } else {
+            ((MARGIN + labels - 8.0, line), labels, Anchor::End)
+        };
+        scene.text(at, &fitted(&row.label, TICK_SIZE, false, room), TICK_SIZE, INK, anchor);
+        scene.text((study.width - MARGIN, line), &value, TICK_SIZE, if row.bits.n > 0 { INK } else { MUTED }, Anchor::End);
         if row.bits.n > 0 {
-            stack(&mut scene, &left, row, y, row_height * 0.66);
-            spread_of(&mut scene, &right, row, y, row_height);
+            stack(&mut scene, &left, row, y, own * 0.66);
+            spread_of(&mut scene, &right, row, y, own);
         }
         for value in &row.published {
-            [&left, &right].into_iter().for_each(|panel| dashed(&mut scene, panel, *value, y - row_height * 0.46, y + row_height * 0.46));
+            [&left, &right].into_iter().for_each(|panel| dashed(&mut scene, panel, *value, y - own * 0.46, y + own * 0.46));
         }
     }
     for (_, value) in &common {

@@ -7,6 +7,7 @@ use crate::report::stats::Interval;
 use crate::report::study::{Cell, RunView, Study};
 use crate::report::text::{Csv, plain};
 use crate::report::theme::tint;
+use crate::store::RunState;
 
 pub const COLUMNS: [&str; 8] = ["quantity", "cell", "series", "step", "value", "low", "high", "n"];
 
@@ -31,11 +32,15 @@ impl Curve<'_> {
 
     /// Draws it and writes its rows; the scale of the y axis, for the caption.
     pub fn draw(&self, study: &Study, scene: &mut Scene, place: Rect, names: &Names, csv: &mut Csv) -> Scale {
-        let points: Vec<(i64, f64)> = study.cells.iter().flat_map(|c| &c.runs).flat_map(|r| (self.of)(r)).collect();
-        let scale = scale_for(points.iter().map(|p| p.1), 6.0);
+        let runs = || study.cells.iter().flat_map(|c| &c.runs);
+        let points: Vec<(i64, f64)> = runs().flat_map(|r| (self.of)(r)).collect();
+        let steady: Vec<f64> = runs().filter(|r| r.data.state != RunState::Diverged).flat_map(|r| (self.of)(r)).map(|p| p.1).collect();
+        // What diverged would leave no height to all others.
+        let heights = if steady.iter().any(|v| v.is_finite()) { steady } else { points.iter().map(|p| p.1).collect::<Vec<_>>() };
+        let scale = scale_for(heights.iter().copied(), 6.0);
         let last = points.iter().map(|p| p.0).max().unwrap_or(1);
         let x = Axis::linear(0.0, last as f64, self.ticks);
-        let y = Axis::around(points.iter().map(|p| p.1), scale, 0.04, self.ticks + 2);
+        let y = Axis::around(heights, scale, 0.04, self.ticks + 2);
         let panel = Panel::new(scene, place, &self.heading, self.x_label, x, y);
         let means: Vec<(&Cell, Vec<(i64, Interval)>)> = study.cells.iter().map(|c| (c, c.curve(self.of))).collect();
         for (cell, mean) in means.iter().filter(|_| self.bands) {
@@ -89,8 +94,15 @@ pub fn axis_words(scale: Scale) -> &'static str {
 
 /// What the lines are, and how far those of unfinished runs go.
 pub fn lines_words(study: &Study, seeds: bool, bands: bool) -> String {
-    let stopped = study.cells.iter().flat_map(|c| &c.runs).filter(|r| r.data.state != crate::store::RunState::Done).count();
-    let stopped = if stopped > 0 { " Runs that did not finish are drawn as far as they have finite values." } else { "" };
+    let runs = || study.cells.iter().flat_map(|c| &c.runs);
+    let stopped = match runs().filter(|r| r.data.state != RunState::Done).count() {
+        0 => "",
+        _ if runs().all(|r| r.data.state != RunState::Diverged) => " Runs that did not finish are drawn as far as they have finite values.",
+        _ => {
+            " Runs that did not finish are drawn as far as they have finite values; those that diverged do not decide the axes and are drawn at the \
+             frame's edge where they leave it."
+        }
+    };
     let most = study.cells.iter().map(|c| c.runs.len()).max().unwrap_or(0);
     let lines = match (most, seeds) {
         (0 | 1, _) => "Lines are single runs.",

@@ -1,9 +1,9 @@
 //! Rows of cells with dots in one or more panels beside each other: values that have no axis of their own.
 
-use super::WIDTH;
+use super::{LINE_OF_NAME, level, lines_of};
 use crate::report::draw::axis::{Axis, Scale, scale_for};
 use crate::report::draw::fonts::{fitted, text_width};
-use crate::report::draw::panel::{INK, MUTED, TICK_SIZE};
+use crate::report::draw::panel::{INK, LINE, MUTED, TICK_SIZE};
 use crate::report::draw::{Anchor, Panel, Rect, Rgb, Scene, Stroke};
 
 /// What a mark looks like.
@@ -41,17 +41,30 @@ pub struct Column {
 }
 
 const ROW: f64 = 30.0;
+/// The share of the width that names may take at the left of their rows.
+const NAMES: f64 = 0.3;
 
-pub fn height(rows: usize) -> f64 {
-    78.0 + ROW * rows as f64
+fn above(labels: &[&str], width: f64) -> bool {
+    width < 700.0 || labels.iter().any(|l| text_width(l, TICK_SIZE, false) > NAMES * width)
+}
+
+/// What rows of these names take in a figure of that width.
+pub fn height(labels: &[&str], width: f64) -> f64 {
+    let (row, heading) = if above(labels, width) { (ROW + LINE_OF_NAME, LINE) } else { (ROW, 0.0) };
+    78.0 + heading + row * labels.len() as f64
 }
 
 /// Draws the rows and returns the scale of each column.
 pub fn draw(scene: &mut Scene, place: Rect, rows: &[Row], columns: &[Column]) -> Vec<Scale> {
-    let labels = rows.iter().map(|r| text_width(&r.label, TICK_SIZE, false)).fold(0.0, f64::max).min(0.3 * WIDTH) + 12.0;
+    let names: Vec<&str> = rows.iter().map(|r| r.label.as_str()).collect();
+    let above = above(&names, scene.width);
+    let labels = if above { 0.0 } else { names.iter().map(|n| text_width(n, TICK_SIZE, false)).fold(0.0, f64::max) + 12.0 };
     let right = Rect { x: place.x + labels, w: place.w - labels, ..place };
     let mut scales = Vec::new();
-    for ((c, column), spot) in columns.iter().enumerate().zip(right.columns(columns.len(), 24.0)) {
+    let spots = right.columns(columns.len(), 24.0);
+    // Headings stand on one line, and rows beside each other, also where one heading takes two lines.
+    let lines = lines_of(columns.iter().map(|c| c.heading.as_str()), spots[0].w);
+    for ((c, column), spot) in columns.iter().enumerate().zip(spots) {
         let dots = || rows.iter().flat_map(|r| &r.dots[c]);
         let values = || dots().map(|d| d.value).filter(|v| v.is_finite());
         let scale = if column.zero { Scale::Linear } else { scale_for(values(), 8.0) };
@@ -62,15 +75,20 @@ pub fn draw(scene: &mut Scene, place: Rect, rows: &[Row], columns: &[Column]) ->
         let ends = dots().flat_map(|d| [d.value - d.half, d.value + d.half]).filter(|v| v.is_finite()).map(|v| v.clamp(floor, high + room));
         let x = Axis::around(values().chain(ends).chain(column.zero.then_some(0.0)), scale, 0.05, 4);
         let y = Axis { scale: Scale::Linear, low: 0.0, high: rows.len() as f64, ticks: Vec::new() };
-        let panel = Panel::new(scene, spot, &column.heading, &column.x_label, x, y);
+        let panel = Panel::new(scene, level(spot, &column.heading, lines), &column.heading, &column.x_label, x, y);
         if let Some((zero, _)) = panel.place(0.0, 0.0).filter(|_| column.zero) {
             scene.line(vec![(zero, panel.area.y), (zero, panel.area.bottom())], Stroke::solid(MUTED, 1.2));
         }
         for (i, row) in rows.iter().enumerate() {
-            let y = panel.area.y + (i as f64 + 0.5) / rows.len() as f64 * panel.area.h;
-            if c == 0 {
-                let label = fitted(&row.label, TICK_SIZE, false, labels - 12.0);
-                scene.text((place.x + labels - 8.0, y + 0.36 * TICK_SIZE), &label, TICK_SIZE, INK, Anchor::End);
+            let step = panel.area.h / rows.len() as f64;
+            let name = if above { LINE_OF_NAME } else { 0.0 };
+            let y = panel.area.y + (i as f64 + 0.5) * step + name / 2.0;
+            if c == 0 && above {
+                let label = fitted(&row.label, TICK_SIZE, false, place.w - 16.0);
+                let at = (panel.area.x + 6.0, panel.area.y + i as f64 * step + 18.0);
+                scene.text(at, &label, TICK_SIZE, INK, Anchor::Start);
+            } else if c == 0 {
+                scene.text((place.x + labels - 8.0, y + 0.36 * TICK_SIZE), &row.label, TICK_SIZE, INK, Anchor::End);
             }
             row.dots[c].iter().for_each(|d| draw_dot(scene, &panel, *d, row.color, y));
         }

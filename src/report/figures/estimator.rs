@@ -5,7 +5,7 @@
 //! variance Σ Var[L_t] of draws that are independent.
 
 use super::dot_rows::{self, Column, Dot, Mark, Row};
-use super::{Drawn, Figure, MARGIN, WIDTH, with_legend};
+use super::{Drawn, Figure, MARGIN, with_legend};
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale};
 use crate::report::draw::{Entry, Legend, Panel, Rect, Swatch};
@@ -16,6 +16,8 @@ use crate::report::theme::GREY;
 use std::collections::BTreeMap;
 
 pub const NAME: &str = "estimator";
+/// The table of standard deviations.
+pub const DEVIATIONS: &str = "estimator_deviations";
 const CURVES: f64 = 360.0;
 
 /// Standard deviations of one estimate of the terms t ≥ 1, in bits/dim.
@@ -65,7 +67,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let Some(metric) = study.metric.filter(|_| !cells.is_empty()) else {
         return Ok(Drawn::skipped(NAME, "no finished run has the variance of its terms by timestep"));
     };
-    let below = dot_rows::height(cells.len());
+    let below = dot_rows::height(&cells.iter().map(|c| c.0.label.as_str()).collect::<Vec<_>>(), study.width);
     let entries = SCHEMES.iter().map(|(_, words, mark, _)| Entry {
         label: (*words).into(),
         swatch: match mark {
@@ -75,7 +77,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         },
     });
     let legend = Legend { entries: entries.collect() };
-    let width = WIDTH - 2.0 * MARGIN;
+    let width = study.width - 2.0 * MARGIN;
     let (mut scene, place) = with_legend(study, CURVES + legend.height(width) + below + 2.0 * MARGIN + 10.0);
     let mut csv = Csv::new(&["cell", "t", "n", "t_weight", "vb_mean", "vb_variance", "second_moment", "importance"]);
     let curves: Vec<(&Cell, Vec<(u32, Interval)>)> = cells.iter().map(|(c, _)| (*c, shares(c, &mut csv))).collect();
@@ -125,7 +127,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             study.seeds_words()
         ),
         csv: csv.finish(),
-        more_csv: vec![("estimator_deviations".into(), deviations.finish())],
+        more_csv: vec![(DEVIATIONS.into(), deviations.finish())],
         scene,
     })))
 }

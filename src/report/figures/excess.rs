@@ -1,6 +1,6 @@
 //! How far from the least loss each network is, by t.
 
-use super::{Drawn, Figure, HEIGHT, with_legend};
+use super::{Drawn, Figure, Grid, HEIGHT, MARGIN, PANEL, with_legend};
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale, scale_for};
 use crate::report::draw::{Panel, Rect, Scene};
@@ -10,6 +10,8 @@ use crate::report::study::Study;
 use crate::report::text::{Csv, count, plain};
 
 pub const NAME: &str = "excess";
+/// The table of whole bounds.
+pub const WHOLE: &str = "excess_whole";
 
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let Some(excess) = Excess::of(study) else {
@@ -18,8 +20,9 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             "the least loss is not known: of held-out data it is where the distribution is, of training examples where eval.floor is on",
         ));
     };
-    let (mut scene, place) = with_legend(study, HEIGHT);
-    let halves = place.columns(2, 28.0);
+    let grid = Grid::of(study, 2, 2, PANEL, HEIGHT - 2.0 * MARGIN);
+    let (mut scene, place) = with_legend(study, grid.height() + 2.0 * MARGIN);
+    let halves = grid.places(place, 28.0);
     let heading = format!("Excess of the bound's term ({})", study.unit());
     let left = panel(study, &excess, &mut scene, halves[0], &heading, |p| p.vb_excess);
     let right = panel(study, &excess, &mut scene, halves[1], &format!("Excess {}", study.error_name()), |p| p.mse_excess);
@@ -75,7 +78,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         name: NAME.into(),
         title: "Excess over the least possible loss".into(),
         caption: format!(
-            "{what}. Left: by timestep, in {} (axis {}). Right: {} (axis {}). The axis of t is logarithmic. Lines are means over seeds ({n}). {}.{without}",
+            "{what}. First panel: by timestep, in {} (axis {}). Second panel: {} (axis {}). The axis of t is logarithmic. Lines are means over seeds ({n}). {}.{without}",
             study.unit(),
             axis(left),
             study.error_measure().1,
@@ -83,7 +86,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             study.band_words()
         ),
         csv: csv.finish(),
-        more_csv: vec![("excess_whole".into(), whole.finish())],
+        more_csv: vec![(WHOLE.into(), whole.finish())],
         scene,
     })))
 }

@@ -1,7 +1,7 @@
 //! The forward process: a few examples under each schedule at chosen t, all with the same noise.
 
 use super::schedules::distinct;
-use super::{Drawn, Figure, MARGIN, WIDTH};
+use super::{Drawn, Figure, MARGIN, spread};
 use crate::report::ReportError;
 use crate::report::draw::fonts::{fitted, text_width};
 use crate::report::draw::panel::{GRID, INK, MUTED, TICK_SIZE};
@@ -17,6 +17,10 @@ const FRACTIONS: [f64; 9] = [0.0, 0.05, 0.1, 0.2, 0.35, 0.5, 0.7, 0.85, 1.0];
 /// Standardised coordinates shown of points.
 const REACH: f32 = 3.2;
 const GAP: f64 = 5.0;
+/// The least a column needs: the width of `ᾱ < 0.001`.
+const LEAST: f64 = 70.0;
+/// The line of a name that stands above its rows.
+const NAME: f64 = 24.0;
 
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let examples = match &study.data.forward {
@@ -37,15 +41,20 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         _ => 1,
     };
     let shown = if image { examples.examples.len().min(most) } else { 1 };
-    let labels = lines.iter().map(|l| text_width(&l.label, TICK_SIZE, false)).fold(0.0, f64::max).min(200.0) + 12.0;
-    let tile = (WIDTH - 2.0 * MARGIN - labels) / FRACTIONS.len() as f64 - GAP;
+    // Names stand above their rows where beside them they would leave too little.
+    let widest = lines.iter().map(|l| text_width(&l.label, TICK_SIZE, false)).fold(0.0, f64::max);
+    let above = widest > 0.22 * study.width || study.width < 700.0;
+    let (labels, name) = if above { (0.0, NAME) } else { (widest + 12.0, 0.0) };
+    let room = study.width - 2.0 * MARGIN - labels;
+    let columns = spread(FRACTIONS.len(), (room / LEAST) as usize);
+    let tile = room / columns.len() as f64 - GAP;
     let tile_height = if image { tile * examples.shape.height as f64 / examples.shape.width as f64 } else { tile };
-    let group = shown as f64 * (tile_height + GAP) + 24.0;
+    let group = name + shown as f64 * (tile_height + GAP) + 24.0;
     let head = 30.0;
-    let mut scene = Scene::new(WIDTH, 2.0 * MARGIN + head + lines.len() as f64 * group);
+    let mut scene = Scene::new(study.width, 2.0 * MARGIN + head + lines.len() as f64 * group);
     let common = lines.iter().all(|l| l.timesteps == lines[0].timesteps);
-    for (c, fraction) in FRACTIONS.iter().enumerate() {
-        let x = MARGIN + labels + c as f64 * (tile + GAP) + tile / 2.0;
+    for (c, k) in columns.iter().enumerate() {
+        let (fraction, x) = (&FRACTIONS[*k], MARGIN + labels + c as f64 * (tile + GAP) + tile / 2.0);
         let words = match (common, c) {
             (true, _) => format!("t = {}", timestep(*fraction, lines[0].timesteps)),
             (false, 0) => "t = 1".into(),
@@ -55,12 +64,20 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     }
     let mut csv = Csv::new(&["schedule", "timesteps", "t", "alpha_bar"]);
     for (g, line) in lines.iter().enumerate() {
-        let top = MARGIN + head + g as f64 * group;
-        let middle = top + (group - 24.0) / 2.0;
-        scene.text((MARGIN + labels - 10.0, middle), &fitted(&line.label, TICK_SIZE, false, labels - 12.0), TICK_SIZE, INK, Anchor::End);
-        for (c, fraction) in FRACTIONS.iter().enumerate() {
-            let t = timestep(*fraction, line.timesteps);
-            let alpha_bar = line.schedule.alpha_bars[t as usize - 1];
+        let top = MARGIN + head + g as f64 * group + name;
+        if above {
+            let label = fitted(&line.label, TICK_SIZE, false, room);
+            scene.text((MARGIN, top - 7.0), &label, TICK_SIZE, INK, Anchor::Start);
+        } else {
+            let middle = top + (group - 24.0) / 2.0;
+            scene.text((MARGIN + labels - 10.0, middle), &line.label, TICK_SIZE, INK, Anchor::End);
+        }
+        for fraction in FRACTIONS {
+            let t = timestep(fraction, line.timesteps);
+            csv.row(&[line.kind.to_string(), line.timesteps.to_string(), t.to_string(), plain(line.schedule.alpha_bars[t as usize - 1])]);
+        }
+        for (c, k) in columns.iter().enumerate() {
+            let alpha_bar = line.schedule.alpha_bars[timestep(FRACTIONS[*k], line.timesteps) as usize - 1];
             let x = MARGIN + labels + c as f64 * (tile + GAP);
             for e in 0..shown {
                 let y = top + e as f64 * (tile_height + GAP);
@@ -74,7 +91,6 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             }
             let words = if alpha_bar < 0.001 { "ᾱ < 0.001".into() } else { format!("ᾱ = {}", fixed(alpha_bar, 3)) };
             scene.text((x + tile / 2.0, top + shown as f64 * (tile_height + GAP) + 10.0), &words, 12.0, MUTED, Anchor::Middle);
-            csv.row(&[line.kind.to_string(), line.timesteps.to_string(), t.to_string(), plain(alpha_bar)]);
         }
     }
     let what = if image {

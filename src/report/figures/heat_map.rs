@@ -1,16 +1,17 @@
 //! Training loss by step and t, one map per cell: when each part of the process is learned.
 
-use super::{Drawn, Figure, MARGIN, WIDTH};
+use super::{Drawn, Figure, MARGIN, columns, level, lines_of};
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale};
-use crate::report::draw::fonts::{fitted, text_width};
-use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE, UNLABELLED};
+use crate::report::draw::fonts::text_width;
+use crate::report::draw::panel::{INK, LABEL_SIZE, LINE, MUTED, TICK_SIZE, UNLABELLED};
 use crate::report::draw::{Anchor, Panel, Rect, Scene, Stroke};
 use crate::report::history::Surface;
 use crate::report::stats::Interval;
 use crate::report::study::{Cell, Study};
 use crate::report::text::{Csv, plain};
 use crate::report::theme::heat;
+use crate::store::RunState;
 use image::RgbImage;
 use std::sync::Arc;
 
@@ -19,6 +20,10 @@ pub const NAME: &str = "heat_map";
 const MOST: usize = 24;
 const GAP: f64 = 16.0;
 const BAR: f64 = 44.0;
+/// The least a map needs beside another.
+const LEAST: f64 = 180.0;
+/// Below it, what the axes are stands below the scale of colour and not beside it.
+const SHORT_BAR: f64 = 700.0;
 /// Pixels of a map; ranges of t and columns of steps are blocks of them.
 const PIXELS: (u32, u32) = (180, 160);
 const MISSING: image::Rgb<u8> = image::Rgb([0xDD, 0xDD, 0xDD]);
@@ -34,33 +39,50 @@ struct Map<'a> {
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let maps: Vec<Map> = study.cells.iter().filter_map(map).collect();
     let shown = &maps[..maps.len().min(MOST)];
-    let values = || shown.iter().flat_map(|m| &m.mse).map(|i| i.mean).filter(|v| v.is_finite() && *v > 0.0);
-    let (low, high) = values().fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)));
+    let range = |of: &dyn Fn(&Map) -> bool| {
+        let values = shown.iter().filter(|m| of(m)).flat_map(|m| &m.mse).map(|i| i.mean).filter(|v| v.is_finite() && *v > 0.0);
+        values.fold((f64::INFINITY, 0.0f64), |(a, b), v| (a.min(v), b.max(v)))
+    };
+    // What diverged would leave one colour to all others.
+    let steady = range(&|m| m.cell.count(RunState::Diverged) == 0);
+    let whole = range(&|_| true);
+    let (low, high) = if steady.0 < steady.1 { steady } else { whole };
     if low > high {
         return Ok(Drawn::skipped(NAME, "no run has recorded a loss by timestep yet"));
     }
+    let beyond = if whole.1 > high || whole.0 < low {
+        " The scale is that of the cells without a diverged run; values beyond it have the colour of its end."
+    } else {
+        ""
+    };
     let scale = Axis::log(low, high);
-    let columns = match shown.len() {
+    let most = match shown.len() {
         n @ 1..=3 => n,
         4 => 2,
         5 | 6 | 9 => 3,
         _ => 4,
     };
+    let columns = columns(study.width, most, LEAST);
     let rows = shown.len().div_ceil(columns);
-    let height = match columns {
-        1 => 400.0,
-        2 => 300.0,
-        _ => 240.0,
+    let height = match (most, columns) {
+        (1, _) => 400.0f64.min(0.7 * study.width),
+        (2, 2) if study.width > 700.0 => 300.0,
+        _ => 240.0f64.min(0.62 * study.width / columns as f64 + 50.0),
     };
-    let place = Rect::new(MARGIN, MARGIN + BAR, WIDTH - 2.0 * MARGIN, 0.0);
-    let mut scene = Scene::new(WIDTH, place.y + rows as f64 * (height + GAP - UNLABELLED) + UNLABELLED - GAP + MARGIN);
+    let width = study.width - 2.0 * MARGIN;
+    let bar = if width < SHORT_BAR { 2.0 * BAR - 20.0 } else { BAR };
+    let place = Rect::new(MARGIN, MARGIN + bar, width, 0.0);
+    let places = place.columns(columns, GAP);
+    let lines = lines_of(shown.iter().map(|m| m.cell.label.as_str()), places[0].w);
+    let height = height + LINE * (lines as f64 - 1.0);
+    let mut scene = Scene::new(study.width, place.y + rows as f64 * (height + GAP - UNLABELLED) + UNLABELLED - GAP + MARGIN);
     colour_bar(&mut scene, study.error_name(), &scale);
     for (i, map) in shown.iter().enumerate() {
-        let column = place.columns(columns, GAP)[i % columns];
+        let column = places[i % columns];
         let last = i / columns + 1 == rows || i + columns >= shown.len();
         let h = if last { height } else { height - UNLABELLED };
         let spot = Rect { y: place.y + (i / columns) as f64 * (height + GAP - UNLABELLED), h, ..column };
-        map.paint(&mut scene, spot, &scale, if last { "optimizer step" } else { "" }, columns);
+        map.paint(&mut scene, level(spot, &map.cell.label, lines), &scale, if last { "optimizer step" } else { "" });
     }
     let mut csv = Csv::new(&["cell", "step_after", "step_until", "t_first", "t_last", "n", "eps_mse", "bound_term"]);
     for map in &maps {
@@ -80,7 +102,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         title: "Training loss by step and timestep".into(),
         caption: format!(
             "{} of the training windows (raw weights), mean over samples within up to 60 stretches of steps and 32 ranges of t, then over seeds ({seeds} per \
-             cell). t and colour are logarithmic, steps linear; one scale of colour for all cells. The csv also has the mean term of the bound.{missing}{more}",
+             cell). t and colour are logarithmic, steps linear; one scale of colour for all cells. The csv also has the mean term of the bound.{beyond}{missing}{more}",
             study.error_name()
         ),
         csv: csv.finish(),
@@ -101,14 +123,13 @@ fn map<'a>(cell: &'a Cell<'a>) -> Option<Map<'a>> {
 }
 
 impl Map<'_> {
-    fn paint(&self, scene: &mut Scene, place: Rect, scale: &Axis, x_label: &str, columns: usize) {
+    fn paint(&self, scene: &mut Scene, place: Rect, scale: &Axis, x_label: &str) {
         let s = self.surface;
         let (first, last) = (s.columns[0].0 as f64, s.columns[s.columns.len() - 1].1 as f64);
         let top = f64::from(s.ranges[s.ranges.len() - 1].1) + 0.5;
-        let heading = fitted(&self.cell.label, LABEL_SIZE, true, place.w);
-        let x = Axis::linear(first, last, if columns > 2 { 2 } else { 4 });
+        let x = Axis::linear(first, last, if place.w < 310.0 { 2 } else { 4 });
         let y = Axis::log(0.5, top);
-        let panel = Panel::new(scene, place, &heading, x_label, x, y);
+        let panel = Panel::new(scene, place, &self.cell.label, x_label, x, y);
         let (width, height) = PIXELS;
         let image = RgbImage::from_fn(width, height, |px, py| {
             let step = first + (f64::from(px) + 0.5) / f64::from(width) * (last - first);
@@ -149,10 +170,14 @@ fn colour_bar(scene: &mut Scene, name: &str, scale: &Axis) {
     debug_assert_eq!(scale.scale, Scale::Log);
     let title = format!("{name}:");
     scene.bold((MARGIN, MARGIN + 13.0), &title, LABEL_SIZE, INK, Anchor::Start);
-    let (x, width) = (MARGIN + text_width(&title, LABEL_SIZE, true) + 26.0, 420.0);
+    let x = MARGIN + text_width(&title, LABEL_SIZE, true) + 26.0;
+    let right = scene.width - MARGIN;
+    let short = right - MARGIN < SHORT_BAR;
+    let width = if short { right - x - 20.0 } else { 420.0f64.min(right - x - 220.0) };
     let image = RgbImage::from_fn(210, 1, |px, _| image::Rgb(heat((f64::from(px) + 0.5) / 210.0)));
     scene.picture((x, MARGIN + 1.0), (width, 14.0), Arc::new(image));
-    scene.text((WIDTH - MARGIN, MARGIN + 13.0), "upwards: timestep t", LABEL_SIZE, INK, Anchor::End);
+    let (at, anchor) = if short { ((MARGIN, MARGIN + BAR + 9.0), Anchor::Start) } else { ((right, MARGIN + 13.0), Anchor::End) };
+    scene.text(at, "upwards: timestep t", LABEL_SIZE, INK, anchor);
     let mut right = f64::NEG_INFINITY;
     for tick in scale.ticks.iter().filter(|t| !t.label.is_empty()) {
         let Some(at) = scale.position(tick.value).filter(|p| (-1e-9..=1.0 + 1e-9).contains(p)).map(|p| x + p * width) else { continue };

@@ -1,7 +1,7 @@
 //! Training eps-MSE and validation bound against step.
 
 use super::curves::{COLUMNS, Curve, axis_words, lines_words};
-use super::{Drawn, Figure, HEIGHT, Names, with_legend};
+use super::{Drawn, Figure, Grid, HEIGHT, MARGIN, Names, PANEL, with_legend};
 use crate::report::ReportError;
 use crate::report::study::Study;
 use crate::report::text::Csv;
@@ -24,10 +24,11 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     if curves.is_empty() {
         return Ok(Drawn::skipped(NAME, "no run has recorded a loss yet"));
     }
-    let (mut scene, place) = with_legend(study, HEIGHT);
+    let grid = Grid::of(study, curves.len(), 2, PANEL, HEIGHT - 2.0 * MARGIN);
+    let (mut scene, place) = with_legend(study, grid.height() + 2.0 * MARGIN);
     let mut csv = Csv::new(&COLUMNS);
     let mut what = Vec::new();
-    for (curve, place) in curves.iter().zip(place.columns(curves.len(), 28.0)) {
+    for (curve, place) in curves.iter().zip(grid.places(place, 28.0)) {
         let axis = axis_words(curve.draw(study, &mut scene, place, &Names::LEGEND, &mut csv));
         what.push(match curve.quantity.as_str() {
             "train_eps_mse" => format!(
@@ -68,5 +69,24 @@ mod tests {
         }
         assert!((value - by_hand).abs() < 1e-12, "{value} against {by_hand}");
         assert!(figure.caption.contains("n = 3 seeds"), "{}", figure.caption);
+    }
+
+    #[test]
+    fn a_run_that_diverged_leaves_the_axes_to_the_others() {
+        use crate::store::RunState;
+        let words = |state: RunState, factor: f64| {
+            let mut data = synthetic::sweep();
+            data.runs[0].state = state;
+            for window in &mut data.runs[0].history.windows {
+                window.all.mse *= factor;
+            }
+            let Drawn::Figure(figure) = draw(&Study::new(&data)).unwrap() else { panic!("no figure") };
+            let texts: Vec<String> = figure.scene.text_boxes().into_iter().map(|(text, _)| text).collect();
+            (texts, figure.caption.contains("do not decide the axes"))
+        };
+        let (axes, said) = words(RunState::Diverged, 1e12);
+        assert!(said && axes == words(RunState::Diverged, 1.0).0);
+        let (axes, said) = words(RunState::Done, 1e12);
+        assert!(!said && axes != words(RunState::Done, 1.0).0);
     }
 }

@@ -1,8 +1,9 @@
 //! The figures of a report, one file each.
 //!
 //! Start at [`draw_all`]. A figure is a function from a [`Study`] to a [`Figure`]: a scene, a caption that states what,
-//! units, n and how bands came about, and the csv of every number drawn. A figure that cannot be drawn says why. A new
-//! figure is one file and one line in [`draw_all`].
+//! units, n and how bands came about, and the csv of every number drawn. A figure that cannot be drawn says why. It is laid out
+//! for the study's width, from [`NARROWEST`] to [`WIDTH`]: panels that have no room beside each other stand below each other.
+//! A new figure is one file and one line in [`draw_all`].
 
 mod axis_sweep;
 mod bits_per_dim;
@@ -26,15 +27,21 @@ mod share;
 mod terms;
 
 use super::ReportError;
-use super::draw::fonts::text_width;
-use super::draw::panel::TICK_SIZE;
-use super::draw::{Rect, Scene};
+use super::draw::fonts::{text_width, wrapped};
+use super::draw::panel::{INK, LABEL_SIZE, LINE, TICK_SIZE};
+use super::draw::{Anchor, Rect, Scene};
 use super::study::Study;
 use rayon::prelude::*;
 
-/// Width of every figure in CSS pixels, and the height of those that do not grow with their content.
+/// Width of a figure in CSS pixels where nothing else is asked for, and the height of those that do not grow with their content.
 pub const WIDTH: f64 = 960.0;
 pub const HEIGHT: f64 = 560.0;
+/// The same figures for a column of a paper, and for a telephone: laid out anew, with text as large.
+pub const NARROW: f64 = 480.0;
+/// The least a figure can be laid out for.
+pub const NARROWEST: f64 = 420.0;
+/// The smallest text in a figure.
+pub const LEAST_TEXT: f64 = 12.0;
 /// White space around a figure.
 pub const MARGIN: f64 = 16.0;
 
@@ -52,6 +59,13 @@ pub struct Figure {
     pub scene: Scene,
 }
 
+impl Figure {
+    /// The file of the same figure in the width of a narrow screen.
+    pub fn narrow_file(&self) -> String {
+        format!("{}{NARROW_STEM}.svg", self.name)
+    }
+}
+
 /// A figure, or why there is none.
 #[derive(Clone, Debug)]
 pub enum Drawn {
@@ -60,6 +74,13 @@ pub enum Drawn {
 }
 
 impl Drawn {
+    pub fn name(&self) -> &str {
+        match self {
+            Self::Figure(figure) => &figure.name,
+            Self::Skipped { name, .. } => name,
+        }
+    }
+
     fn skipped(name: &str, reason: impl Into<String>) -> Self {
         Self::Skipped { name: name.into(), reason: reason.into() }
     }
@@ -88,7 +109,25 @@ const FIGURES: &[Draw] = &[
     forward::draw,
 ];
 
-/// All figures in the order of the page, drawn in parallel.
+/// Tables that stand beside those of the figures.
+const MORE_TABLES: [&str; 4] = [excess::WHOLE, share::CUMULATIVE, estimator::DEVIATIONS, sample_quality::BY_STEP];
+
+/// Whether a file is one that a report may have written for a figure, drawn now or not.
+pub fn may_write(file: &str, drawn: &[Drawn]) -> bool {
+    let Some((stem, ending)) = file.rsplit_once('.') else { return false };
+    let figure = |name: &str| drawn.iter().any(|d| d.name() == name) || axis_sweep::may_be_called(name);
+    match ending {
+        "svg" => figure(stem.strip_suffix(NARROW_STEM).unwrap_or(stem)),
+        "png" => figure(stem),
+        "csv" => figure(stem) || MORE_TABLES.contains(&stem),
+        _ => false,
+    }
+}
+
+/// What the file of a narrow figure is called besides.
+pub const NARROW_STEM: &str = "_narrow";
+
+/// All figures in the order of the page, drawn in parallel, for the study's width.
 pub fn draw_all(study: &Study) -> Result<Vec<Drawn>, ReportError> {
     let mut drawn: Vec<Drawn> = FIGURES.par_iter().map(|draw| draw(study)).collect::<Result<_, _>>()?;
     // Sweeps of a number come right after the bars they explain.
@@ -117,23 +156,97 @@ impl Names {
     const LEGEND: Names = Names { at_ends: false };
 }
 
-/// Lines that can be named at their ends, and the room for a name.
+/// Lines that can be named at their ends, and the share of the width that a name may take.
 const AT_ENDS: usize = 8;
-const NAME_ROOM: f64 = 190.0;
+const NAME_ROOM: f64 = 0.2;
 
 /// The room that names at the ends of lines take; `None` where they are too many or too long.
-fn room_at_ends<'a>(names: impl Iterator<Item = &'a str>) -> Option<f64> {
+fn room_at_ends<'a>(names: impl Iterator<Item = &'a str>, width: f64) -> Option<f64> {
     let widths: Vec<f64> = names.map(|n| text_width(n, TICK_SIZE, false)).collect();
     let widest = widths.iter().copied().fold(0.0, f64::max);
-    (2..=AT_ENDS).contains(&widths.len()).then_some(widest + 16.0).filter(|_| widest <= NAME_ROOM)
+    (2..=AT_ENDS).contains(&widths.len()).then_some(widest + 16.0).filter(|_| widest <= NAME_ROOM * width)
+}
+
+/// How many of `most` panels stand beside each other where each needs `least` to be read.
+fn columns(width: f64, most: usize, least: f64) -> usize {
+    (1..=most).rev().find(|n| (width - 2.0 * MARGIN) / *n as f64 >= least).unwrap_or(1)
+}
+
+/// The line of a name that stands above its row.
+const LINE_OF_NAME: f64 = 21.0;
+
+/// The least that a panel with a heading and labelled axes needs.
+const PANEL: f64 = 300.0;
+
+/// Panels beside each other, or below each other where they have no room for that.
+#[derive(Clone, Copy)]
+struct Grid {
+    columns: usize,
+    rows: usize,
+    /// Of a row.
+    height: f64,
+    panels: usize,
+}
+
+impl Grid {
+    /// `n` panels, at most so many beside each other, of that height or, where they had no room for that, lower than wide.
+    fn of(study: &Study, n: usize, most: usize, least: f64, height: f64) -> Self {
+        let most = n.clamp(1, most);
+        let rows = n.div_ceil(columns(study.width, most, least));
+        // As many in the last row as in the others, where that can be.
+        let columns = n.div_ceil(rows);
+        let own = if columns < most { height.min((0.62 * study.width / columns as f64).max(200.0)) } else { height };
+        Self { columns, rows, height: own, panels: n }
+    }
+
+    fn height(self) -> f64 {
+        self.rows as f64 * self.height
+    }
+
+    /// Row by row.
+    fn places(self, place: Rect, gap: f64) -> Vec<Rect> {
+        let h = self.height - if self.rows > 1 { 10.0 } else { 0.0 };
+        let row = |r: usize| Rect { y: place.y + r as f64 * self.height, h, ..place }.columns(self.columns, gap);
+        (0..self.rows).flat_map(row).take(self.panels).collect()
+    }
+}
+
+/// `n` of `all` columns that are evenly spread, with the first and the last.
+fn spread(all: usize, n: usize) -> Vec<usize> {
+    if n >= all || n < 2 {
+        return (0..all).collect();
+    }
+    (0..n).map(|i| (i * (all - 1) + (n - 1) / 2) / (n - 1)).collect()
+}
+
+/// The most lines that any of the headings takes in that width.
+fn lines_of<'a>(headings: impl Iterator<Item = &'a str>, width: f64) -> usize {
+    headings.map(|h| wrapped(h, LABEL_SIZE, true, width).len()).max().unwrap_or(1)
+}
+
+/// `place`, lowered for its heading to end where one of so many lines does: panels of a row stay level.
+fn level(place: Rect, heading: &str, lines: usize) -> Rect {
+    let lower = LINE * lines.saturating_sub(lines_of(std::iter::once(heading), place.w)) as f64;
+    Rect { y: place.y + lower, h: place.h - lower, ..place }
+}
+
+/// A heading in as many lines as it takes; the height used.
+fn heading(scene: &mut Scene, (x, y): (f64, f64), text: &str, width: f64) -> f64 {
+    let lines = wrapped(text, LABEL_SIZE, true, width);
+    for (i, line) in lines.iter().enumerate() {
+        scene.bold((x, y + 15.0 + LINE * i as f64), line, LABEL_SIZE, INK, Anchor::Start);
+    }
+    LINE * (lines.len() as f64 - 1.0)
 }
 
 /// The ground of a figure with one panel: cells are named at the ends of their lines where the names fit, else above.
 fn canvas(study: &Study, height: f64) -> (Scene, Rect, Names) {
-    match room_at_ends(study.cells.iter().map(|c| c.label.as_str())) {
+    // As flat as it is drawn wide, but never too low to be read.
+    let height = (height * study.width / WIDTH).max(340.0).min(height);
+    match room_at_ends(study.cells.iter().map(|c| c.label.as_str()), study.width) {
         Some(room) => {
-            let rest = Rect::new(MARGIN, MARGIN, WIDTH - 2.0 * MARGIN - room, height - 2.0 * MARGIN);
-            (Scene::new(WIDTH, height), rest, Names { at_ends: true })
+            let rest = Rect::new(MARGIN, MARGIN, study.width - 2.0 * MARGIN - room, height - 2.0 * MARGIN);
+            (Scene::new(study.width, height), rest, Names { at_ends: true })
         }
         None => {
             let (scene, rest) = with_legend(study, height);
@@ -145,9 +258,9 @@ fn canvas(study: &Study, height: f64) -> (Scene, Rect, Names) {
 /// An empty scene with the study's legend on top, and the place that is left below it.
 fn with_legend(study: &Study, height: f64) -> (Scene, Rect) {
     let legend = &study.looks.legend;
-    let width = WIDTH - 2.0 * MARGIN;
+    let width = study.width - 2.0 * MARGIN;
     let used = if study.cells.len() > 1 { legend.height(width) + 6.0 } else { 0.0 };
-    let mut scene = Scene::new(WIDTH, height + used);
+    let mut scene = Scene::new(study.width, height + used);
     if study.cells.len() > 1 {
         legend.draw(&mut scene, MARGIN, MARGIN, width);
     }
@@ -182,7 +295,23 @@ mod tests {
     const WITHOUT_N: [&str; 5] = ["schedules", "samples", "forward", "reverse", "score_field"];
 
     fn check(data: &crate::report::SweepData) -> Vec<Drawn> {
-        let drawn = draw_all(&Study::new(data)).unwrap();
+        let mut study = Study::new(data);
+        let drawn = draw_all(&study).unwrap();
+        for width in [NARROWEST, NARROW, 640.0, 800.0] {
+            study.width = width;
+            for (d, wide) in draw_all(&study).unwrap().iter().zip(&drawn) {
+                if let (Drawn::Figure(figure), Drawn::Figure(wide)) = (d, wide) {
+                    texts_are_inside_and_apart(figure);
+                    assert_eq!(figure.scene.width, width, "{}", figure.name);
+                    assert!(figure.scene.height < 4.0 * width, "{} is {} high for {width}", figure.name, figure.scene.height);
+                    assert!(
+                        figure.csv == wide.csv && figure.more_csv == wide.more_csv,
+                        "{}: numbers do not depend on the width",
+                        figure.name
+                    );
+                }
+            }
+        }
         for d in &drawn {
             if let Drawn::Figure(figure) = d {
                 texts_are_inside_and_apart(figure);

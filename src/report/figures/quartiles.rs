@@ -1,10 +1,10 @@
 //! Training loss against step by quartile of t: the `loss_q0` to `loss_q3` of improved DDPM. [Nichol21, code]
 
 use super::curves::{COLUMNS, Curve, lines_words};
-use super::{Drawn, Figure, Names, with_legend};
+use super::{Drawn, Figure, Grid, Names, heading as title_above, with_legend};
 use crate::report::ReportError;
-use crate::report::draw::panel::{INK, LABEL_SIZE, UNLABELLED};
-use crate::report::draw::{Anchor, Rect};
+use crate::report::draw::Rect;
+use crate::report::draw::panel::{LINE, UNLABELLED};
 use crate::report::history::{Seen, quartile_bounds};
 use crate::report::study::{RunView, Study};
 use crate::report::text::Csv;
@@ -12,6 +12,8 @@ use crate::report::text::Csv;
 pub const NAME: &str = "quartiles";
 const ROW: f64 = 260.0;
 const TITLE: f64 = 24.0;
+/// The least a panel needs: its heading is short.
+const LEAST: f64 = 190.0;
 
 /// Its name in the csv, its title, and where it is found.
 type Quantity = (&'static str, String, fn(&Seen) -> f64);
@@ -32,14 +34,17 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     if shown.is_empty() {
         return Ok(Drawn::skipped(NAME, "no run has recorded a loss yet"));
     }
-    let (mut scene, place) = with_legend(study, shown.len() as f64 * (ROW + TITLE) + 20.0);
+    let grid = Grid::of(study, 4, 4, LEAST, ROW);
+    // A title may take two lines where the figure is narrow.
+    let block = TITLE + if grid.rows > 1 { LINE } else { 0.0 } + grid.height();
+    let (mut scene, place) = with_legend(study, shown.len() as f64 * block + 20.0);
     let mut csv = Csv::new(&COLUMNS);
     for (row, (quantity, title, of)) in shown.iter().enumerate() {
-        let y = place.y + row as f64 * (ROW + TITLE);
-        let last = row + 1 == shown.len();
-        let height = if last { ROW } else { ROW - UNLABELLED };
-        scene.bold((place.x, y + 15.0), title, LABEL_SIZE, INK, Anchor::Start);
-        for (q, place) in (Rect { y: y + TITLE, h: height, ..place }).columns(4, 14.0).into_iter().enumerate() {
+        let y = place.y + row as f64 * block;
+        let below = TITLE + title_above(&mut scene, (place.x, y), title, place.w);
+        for (q, place) in grid.places(Rect { y: y + below, ..place }, 14.0).into_iter().enumerate() {
+            // The axis is named below the last panel of a column.
+            let last = row + 1 == shown.len() && q + grid.columns >= 4;
             let of = at(q, *of);
             let curve = Curve {
                 quantity: format!("{quantity}_q{q}"),
@@ -50,7 +55,8 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
                 seeds: false,
                 bands: false,
             };
-            curve.draw(study, &mut scene, place, &Names::LEGEND, &mut csv);
+            let h = if last { place.h } else { place.h - UNLABELLED };
+            curve.draw(study, &mut scene, Rect { h, ..place }, &Names::LEGEND, &mut csv);
         }
     }
     Ok(Drawn::Figure(Box::new(Figure {

@@ -2,7 +2,7 @@
 //!
 //! Whoever has received x_t has paid the prior and the terms of T, …, t + 1, and can say x̂_0(x_t).
 
-use super::{Drawn, Figure, with_legend};
+use super::{Drawn, Figure, Grid, MARGIN, PANEL, with_legend};
 use crate::data::Encoding;
 use crate::diffusion::Kernel;
 use crate::report::ReportError;
@@ -106,8 +106,9 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let Some(metric) = study.metric.filter(|_| !curves.is_empty()) else {
         return Ok(Drawn::skipped(NAME, "no finished run has losses by timestep"));
     };
-    let (mut scene, place) = with_legend(study, 400.0);
-    let thirds = place.columns(3, 18.0);
+    let grid = Grid::of(study, 3, 3, PANEL, 400.0 - 2.0 * MARGIN);
+    let (mut scene, place) = with_legend(study, grid.height() + 2.0 * MARGIN);
+    let thirds = grid.places(place, 18.0);
     let mut csv = Csv::new(&["cell", "t", "n", "rate", "rate_low", "rate_high", "distortion", "distortion_low", "distortion_high"]);
     let steps = |cell: &Cell, p: &Point| 1.0 - f64::from(p.t - 1) / f64::from(cell.timesteps());
     panel(&mut scene, thirds[0], unit.heading(), "(T − t + 1)/T", &curves, &|c, p| (steps(c, p), p.distortion.mean));

@@ -1,6 +1,6 @@
 //! The reverse process: the way of final samples from noise, and what the network took x_0 for on it.
 
-use super::{Drawn, Figure, MARGIN, WIDTH};
+use super::{Drawn, Figure, MARGIN, spread};
 use crate::report::ReportError;
 use crate::report::draw::fonts::fitted;
 use crate::report::draw::panel::{GRID, INK, LABEL_SIZE, MUTED, TICK_SIZE};
@@ -18,6 +18,8 @@ const MOST: usize = 8;
 const HEAD: f64 = 26.0;
 const LABELS: f64 = 96.0;
 const GAP: f64 = 4.0;
+/// The least a column needs: the width of `t = 1000`.
+const LEAST: f64 = 58.0;
 /// Standardised coordinates shown of points.
 pub const REACH: f32 = 3.2;
 const POINTS: Rgb = [0x33, 0x33, 0x33];
@@ -42,18 +44,21 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         let reason = "no run has kept the way of its samples: finished runs of images and of points of the plane do, from this version on";
         return Ok(Drawn::skipped(NAME, reason));
     }
-    let columns = shown.iter().map(|s| s.timesteps.len()).max().unwrap_or(1);
-    let tile = ((WIDTH - 2.0 * MARGIN - LABELS) / columns as f64 - GAP).min(120.0);
+    let kept = shown.iter().map(|s| s.timesteps.len()).max().unwrap_or(1);
+    let room = study.width - 2.0 * MARGIN - LABELS;
+    // Fewer of them where all would be too small to be seen, or their names to be read.
+    let columns = kept.min((room / LEAST) as usize).max(2);
+    let tile = (room / columns as f64 - GAP).min(120.0);
     let aspect = |s: &Strip| match &s.rows {
         Ok([Tiles::Pictures(p), _]) => p.first().map_or(1.0, |p| f64::from(p.height()) / f64::from(p.width())),
         _ => 1.0,
     };
     let heights: Vec<f64> = shown.iter().map(|s| HEAD + 16.0 + 2.0 * (tile * aspect(s) + GAP) + 14.0).collect();
-    let mut scene = Scene::new(WIDTH, 2.0 * MARGIN + heights.iter().sum::<f64>());
+    let mut scene = Scene::new(study.width, 2.0 * MARGIN + heights.iter().sum::<f64>());
     let mut csv = Csv::new(&["cell", "seed", "column", "t"]);
     let mut top = MARGIN;
     for (strip, height) in shown.iter().zip(&heights) {
-        strip.paint(&mut scene, top, tile, tile * aspect(strip));
+        strip.paint(&mut scene, top, (tile, tile * aspect(strip)), columns);
         for (c, t) in strip.timesteps.iter().enumerate() {
             csv.row(&[strip.label.to_string(), strip.seed.to_string(), (c + 1).to_string(), t.to_string()]);
         }
@@ -62,6 +67,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let broken: Vec<String> = shown.iter().filter_map(|s| s.rows.as_ref().err().map(|e| format!("{}: {e}", s.label))).collect();
     let broken = if broken.is_empty() { String::new() } else { format!(" Could not be read: {}.", broken.join("; ")) };
     let more = if strips.len() > shown.len() { format!(" The first {MOST} of {} cells.", strips.len()) } else { String::new() };
+    let fewer = if columns < kept { format!(" {columns} of the {kept} timesteps that were kept.") } else { String::new() };
     let points = shown.iter().any(|s| matches!(s.rows, Ok([Tiles::Points(_), _])));
     let what = if points {
         "Samples on their way from noise, standardised coordinates from −3.2 to 3.2 on both axes (points beyond are left out)"
@@ -73,7 +79,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         title: "The reverse process".into(),
         caption: format!(
             "{what}: x_t, and below it the x₀ that the network predicts from it; ancestral sampling with the averaged weights, the same noise in every cell, of \
-             the first seed that has it, not selected. The last column, t = 0, is the sample.{more}{broken}"
+             the first seed that has it, not selected. The last column, t = 0, is the sample.{fewer}{more}{broken}"
         ),
         csv: csv.finish(),
         more_csv: Vec::new(),
@@ -113,24 +119,25 @@ fn cut<'a>(path: &PathBuf, columns: usize, samples: usize) -> Result<[Tiles<'a>;
 }
 
 impl Strip<'_> {
-    fn paint(&self, scene: &mut Scene, top: f64, tile: f64, height: f64) {
-        let width = WIDTH - 2.0 * MARGIN;
+    fn paint(&self, scene: &mut Scene, top: f64, (tile, height): (f64, f64), columns: usize) {
+        let width = scene.width - 2.0 * MARGIN;
         scene.bold((MARGIN, top + 14.0), &fitted(self.label, LABEL_SIZE, true, width), LABEL_SIZE, INK, Anchor::Start);
         let x = |c: usize| MARGIN + LABELS + c as f64 * (tile + GAP);
         let rows = match &self.rows {
             Ok(rows) => rows,
             Err(_) => return scene.text((MARGIN, top + HEAD + 14.0), "cannot be read", TICK_SIZE, MUTED, Anchor::Start),
         };
-        for (c, t) in self.timesteps.iter().enumerate() {
+        let columns = spread(self.timesteps.len(), columns);
+        for (c, t) in columns.iter().map(|k| self.timesteps[*k]).enumerate() {
             scene.text((x(c) + tile / 2.0, top + HEAD + 8.0), &format!("t = {t}"), 12.5, MUTED, Anchor::Middle);
         }
         for (r, (tiles, label)) in rows.iter().zip(["xₜ", "predicted x₀"]).enumerate() {
             let y = top + HEAD + 16.0 + r as f64 * (height + GAP);
             scene.text((MARGIN + LABELS - 8.0, y + height / 2.0 + 5.0), label, TICK_SIZE, INK, Anchor::End);
-            for c in 0..self.timesteps.len() {
+            for (c, k) in columns.iter().enumerate() {
                 match tiles {
-                    Tiles::Pictures(pictures) => scene.picture((x(c), y), (tile, height), pictures[c].clone()),
-                    Tiles::Points(frames) => dots(scene, frames[c], (x(c), y), tile, 0.9, POINTS),
+                    Tiles::Pictures(pictures) => scene.picture((x(c), y), (tile, height), pictures[*k].clone()),
+                    Tiles::Points(frames) => dots(scene, frames[*k], (x(c), y), tile, 0.9, POINTS),
                 }
                 frame(scene, (x(c), y), (tile, height));
             }

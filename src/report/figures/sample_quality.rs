@@ -2,7 +2,7 @@
 
 use super::curves::{COLUMNS, Curve, axis_words};
 use super::dot_rows::{self, Column, Dot, Mark, Row};
-use super::{Drawn, Figure, MARGIN, Names, WIDTH, with_legend};
+use super::{Drawn, Figure, Grid, MARGIN, Names, PANEL, with_legend};
 use crate::record::SampleQuality;
 use crate::report::ReportError;
 use crate::report::draw::axis::Scale;
@@ -13,6 +13,8 @@ use crate::report::text::{Csv, plain};
 use crate::report::theme::GREY;
 
 pub const NAME: &str = "sample_quality";
+/// The table of its course.
+pub const BY_STEP: &str = "sample_quality_by_step";
 const CURVES: f64 = 360.0;
 
 /// By step, of any kind of evaluation that has it.
@@ -76,20 +78,21 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         rows.push(Row { label: cell.label.clone(), color: cell.look.color, dots: vec![left, right] });
     }
     let repeated = study.cells.iter().flat_map(|c| &c.runs).any(|r| by_step(r, |q| q.sliced_wasserstein).len() > 1);
-    let (mut scene, place, steps, more_csv) = if repeated { against_step(study) } else { plain_scene(rows.len()) };
+    let (mut scene, place, steps, more_csv) = if repeated { against_step(study) } else { plain_scene(study) };
     let legend = Legend {
         entries: vec![
             Entry { label: "samples".into(), swatch: Swatch::Dot(GREY) },
-            Entry { label: "training examples, as many (what perfect samples would have)".into(), swatch: Swatch::Ring(GREY) },
+            Entry { label: "as many training examples".into(), swatch: Swatch::Ring(GREY) },
         ],
     };
+    let below = dot_rows::height(&rows.iter().map(|r| r.label.as_str()).collect::<Vec<_>>(), study.width);
     let used = legend.draw(&mut scene, place.x, place.y, place.w);
     let columns = [
         Column { heading: "Sliced Wasserstein distance".into(), x_label: "data units".into(), zero: false },
         Column { heading: "MMD² (unbiased estimate)".into(), x_label: "about 0 where perfect".into(), zero: true },
     ];
-    let scales = dot_rows::draw(&mut scene, Rect { y: place.y + used, h: dot_rows::height(rows.len()), ..place }, &rows, &columns);
-    scene.height = place.y + used + dot_rows::height(rows.len()) + MARGIN;
+    let scales = dot_rows::draw(&mut scene, Rect { y: place.y + used, h: below, ..place }, &rows, &columns);
+    scene.height = place.y + used + below + MARGIN;
     let counts = cells.iter().flat_map(|c| c.finished()).filter_map(|r| r.result?.samples.as_ref()).map(|q| (q.samples, q.data));
     let (samples, data) = counts.fold((0, 0), |(a, b), (x, y)| (a.max(x), b.max(y)));
     let several = cells.iter().any(|c| c.finished().count() > 1);
@@ -103,7 +106,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         title: "Sample quality".into(),
         caption: format!(
             "Final samples against held-out examples (at most {samples} and {data} of them), on the numbers themselves: lower is better, and nothing compares \
-             across data sets or numbers of samples. Left: the sliced 2-Wasserstein distance ({} axis). Right: the squared kernel MMD (linear axis, 0 marked). \
+             across data sets or numbers of samples. Hollow: as many training examples, which is what perfect samples would have. Left: the sliced 2-Wasserstein distance ({} axis). Right: the squared kernel MMD (linear axis, 0 marked). \
              {}; {bars}.{steps}",
             if scales[0] == Scale::Log { "logarithmic" } else { "linear" },
             study.seeds_words()
@@ -119,19 +122,21 @@ type Quantity = (&'static str, &'static str, fn(&SampleQuality) -> f64);
 
 type Ground = (Scene, Rect, String, Vec<(String, String)>);
 
-fn plain_scene(rows: usize) -> Ground {
-    let scene = Scene::new(WIDTH, 2.0 * MARGIN + 60.0 + dot_rows::height(rows));
-    (scene, Rect::new(MARGIN, MARGIN, WIDTH - 2.0 * MARGIN, 0.0), String::new(), Vec::new())
+/// The height comes with the rows.
+fn plain_scene(study: &Study) -> Ground {
+    let scene = Scene::new(study.width, 0.0);
+    (scene, Rect::new(MARGIN, MARGIN, study.width - 2.0 * MARGIN, 0.0), String::new(), Vec::new())
 }
 
 /// Two panels of curves above the rows.
 fn against_step(study: &Study) -> Ground {
-    let (mut scene, place) = with_legend(study, CURVES + 2.0 * MARGIN);
+    let grid = Grid::of(study, 2, 2, PANEL, CURVES);
+    let (mut scene, place) = with_legend(study, grid.height() + 2.0 * MARGIN);
     let mut csv = Csv::new(&COLUMNS);
     let quantities: [Quantity; 2] =
         [("sliced_wasserstein", "Sliced Wasserstein distance", |q| q.sliced_wasserstein), ("mmd2", "MMD²", |q| q.mmd2)];
     let mut axes = Vec::new();
-    for ((quantity, heading, of), place) in quantities.into_iter().zip((Rect { h: CURVES, ..place }).columns(2, 28.0)) {
+    for ((quantity, heading, of), place) in quantities.into_iter().zip(grid.places(place, 28.0)) {
         let of = move |r: &RunView<'_>| by_step(r, of);
         let curve = Curve {
             quantity: quantity.into(),
@@ -145,8 +150,8 @@ fn against_step(study: &Study) -> Ground {
         axes.push(axis_words(curve.draw(study, &mut scene, place, &Names::LEGEND, &mut csv)));
     }
     let words = format!(" Top: the same against step ({}; {}). {}.", axes[0], axes[1], study.band_words());
-    let below = Rect { y: place.y + CURVES + 12.0, h: 0.0, ..place };
-    (scene, below, words, vec![("sample_quality_by_step".into(), csv.finish())])
+    let below = Rect { y: place.y + grid.height() + 12.0, h: 0.0, ..place };
+    (scene, below, words, vec![(BY_STEP.into(), csv.finish())])
 }
 
 #[cfg(test)]

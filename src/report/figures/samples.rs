@@ -1,11 +1,11 @@
 //! Sample grids of the cells side by side.
 
 use super::reverse::{dots, frame};
-use super::{Drawn, Figure, MARGIN, WIDTH};
+use super::{Drawn, Figure, MARGIN, columns, heading, level, lines_of};
 use crate::report::ReportError;
 use crate::report::draw::fonts::fitted;
-use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED, TICK_SIZE};
-use crate::report::draw::{Anchor, Rgb, Scene};
+use crate::report::draw::panel::{LINE, MUTED, TICK_SIZE};
+use crate::report::draw::{Anchor, Rect, Rgb, Scene};
 use crate::report::input::Reverse;
 use crate::report::study::Study;
 use crate::report::text::{Csv, grouped, plain};
@@ -46,17 +46,20 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     if tiles.is_empty() {
         return Ok(Drawn::skipped("samples", "no run has drawn samples"));
     }
-    let columns = match tiles.len() {
+    let most = match tiles.len() {
         n @ 1..=4 => n,
         5 | 6 | 9 => 3,
         _ => 4,
     };
-    let width = ((WIDTH - 2.0 * MARGIN - GAP * (columns as f64 - 1.0)) / columns as f64).min(420.0);
+    let columns = columns(study.width, most, 180.0);
+    let width = ((study.width - 2.0 * MARGIN - GAP * (columns as f64 - 1.0)) / columns as f64).min(420.0);
     let aspect =
         tiles.iter().filter_map(|t| t.image.as_ref().ok()).map(|i| f64::from(i.height()) / f64::from(i.width())).fold(0.1, f64::max);
-    let height = width * aspect + HEAD;
+    let lines = lines_of(tiles.iter().map(|t| t.label.as_str()), width);
+    let head = HEAD + LINE * (lines as f64 - 1.0);
+    let height = width * aspect + head;
     let rows = tiles.len().div_ceil(columns);
-    let mut scene = Scene::new(WIDTH, 2.0 * MARGIN + rows as f64 * height + (rows as f64 - 1.0) * GAP);
+    let mut scene = Scene::new(study.width, 2.0 * MARGIN + rows as f64 * height + (rows as f64 - 1.0) * GAP);
     let behind: Vec<[f32; 2]> = match &study.data.forward {
         Ok(f) if !f.shape.is_image() => f.examples.iter().filter_map(|p| Some([*p.first()?, *p.get(1)?])).collect(),
         _ => Vec::new(),
@@ -64,22 +67,23 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let mut csv = Csv::new(&["cell", "seed", "step", "x", "y"]);
     for (i, tile) in tiles.iter().enumerate() {
         let (x, y) = (MARGIN + (i % columns) as f64 * (width + GAP), MARGIN + (i / columns) as f64 * (height + GAP));
-        scene.bold((x, y + 15.0), &fitted(&tile.label, LABEL_SIZE, true, width), LABEL_SIZE, INK, Anchor::Start);
+        let name = level(Rect::new(x, y, width, head), &tile.label, lines);
+        heading(&mut scene, (x, name.y), &tile.label, width);
         let below = format!("seed {}, step {}", tile.seed, grouped(tile.step));
-        scene.text((x, y + 34.0), &fitted(&below, TICK_SIZE, false, width), TICK_SIZE, MUTED, Anchor::Start);
+        scene.text((x, y + head - 10.0), &fitted(&below, TICK_SIZE, false, width), TICK_SIZE, MUTED, Anchor::Start);
         if let Some(points) = tile.points {
-            dots(&mut scene, &behind, (x, y + HEAD), width, 1.2, BEHIND);
-            dots(&mut scene, points, (x, y + HEAD), width, 1.5, study.cells[tile.cell].look.color);
-            frame(&mut scene, (x, y + HEAD), (width, width));
+            dots(&mut scene, &behind, (x, y + head), width, 1.2, BEHIND);
+            dots(&mut scene, points, (x, y + head), width, 1.5, study.cells[tile.cell].look.color);
+            frame(&mut scene, (x, y + head), (width, width));
             continue;
         }
         match &tile.image {
             Ok(image) => {
                 let h = width * f64::from(image.height()) / f64::from(image.width());
-                scene.picture((x, y + HEAD), (width, h), image.clone());
-                frame(&mut scene, (x, y + HEAD), (width, h));
+                scene.picture((x, y + head), (width, h), image.clone());
+                frame(&mut scene, (x, y + head), (width, h));
             }
-            Err(_) => scene.text((x, y + HEAD + 20.0), "cannot be read", TICK_SIZE, MUTED, Anchor::Start),
+            Err(_) => scene.text((x, y + head + 20.0), "cannot be read", TICK_SIZE, MUTED, Anchor::Start),
         }
     }
     for tile in &tiles {

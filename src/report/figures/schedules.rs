@@ -1,6 +1,6 @@
 //! The noise schedules of the sweep: ᾱ and the log signal-to-noise ratio against t/T.
 
-use super::{Drawn, Figure, MARGIN, WIDTH};
+use super::{Drawn, Figure, Grid, MARGIN, PANEL};
 use crate::diffusion::{NoiseSchedule, ScheduleSpec};
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale};
@@ -118,11 +118,12 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         return Ok(Drawn::skipped("schedules", "the sweep has no runs"));
     }
     let legend = legend(&lines);
-    let width = WIDTH - 2.0 * MARGIN;
+    let width = study.width - 2.0 * MARGIN;
     let top = MARGIN + legend.height(width) + 6.0;
-    let mut scene = Scene::new(WIDTH, top + 2.0 * ROW + MARGIN);
+    let grid = Grid::of(study, 4, 2, PANEL, ROW);
+    let mut scene = Scene::new(study.width, top + grid.height() + MARGIN);
     legend.draw(&mut scene, MARGIN, MARGIN, width);
-    let rows = [0.0, ROW].map(|y| Rect::new(MARGIN, top + y, width, ROW - 10.0).columns(2, 28.0));
+    let places = grid.places(Rect::new(MARGIN, top, width, 0.0), 28.0);
     let unit = || Axis::linear(0.0, 1.0, 5);
     let all = |f: Function| -> Vec<f64> {
         lines
@@ -133,17 +134,17 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     };
     let longest = lines.iter().map(|l| l.timesteps).max().unwrap_or(1);
     let panels = [
-        Panel::new(&mut scene, rows[0][0], "β (variance added by a step)", "t/T", unit(), Axis::around(all(&beta), Scale::Log, 0.04, 6)),
-        Panel::new(&mut scene, rows[0][1], "ᾱ (share of signal variance)", "t/T", unit(), unit()),
+        Panel::new(&mut scene, places[0], "β (variance added by a step)", "t/T", unit(), Axis::around(all(&beta), Scale::Log, 0.04, 6)),
+        Panel::new(&mut scene, places[1], "ᾱ (share of signal variance)", "t/T", unit(), unit()),
         Panel::new(
             &mut scene,
-            rows[1][0],
+            places[2],
             "log SNR = log ᾱ/(1 − ᾱ) (nats)",
             "t/T",
             unit(),
             Axis::around(all(&log_snr), Scale::Linear, 0.04, 7),
         ),
-        Panel::new(&mut scene, rows[1][1], "Posterior variance over β", "timestep t", Axis::log(0.94, f64::from(longest)), unit()),
+        Panel::new(&mut scene, places[3], "Posterior variance over β", "timestep t", Axis::log(0.94, f64::from(longest)), unit()),
     ];
     let functions: [Function; 4] = [&beta, &|s, i| s.alpha_bars[i], &log_snr, &ratio];
     let mut csv = Csv::new(&["schedule", "timesteps", "t", "beta", "alpha_bar", "log_snr", "posterior_variance_ratio"]);
@@ -162,8 +163,8 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     Ok(Drawn::Figure(Box::new(Figure {
         name: "schedules".into(),
         title: "Noise schedules".into(),
-        caption: "The schedules that were compared, by definition and without noise. Top: β_t on a logarithmic axis, and ᾱ_t, the share of the variance of \
-                  x_t that is signal, against t/T. Bottom: its log signal-to-noise ratio in nats against t/T, and β̃_t/β_t, the variance of \
+        caption: "The schedules that were compared, by definition and without noise. β_t on a logarithmic axis, and ᾱ_t, the share of the variance of \
+                  x_t that is signal, against t/T; its log signal-to-noise ratio in nats against t/T, and β̃_t/β_t, the variance of \
                   q(x_{t−1} | x_t, x₀) over that of a step, against t on a logarithmic axis (Nichol and Dhariwal 2021, Fig. 1): 0 at t = 1."
             .into(),
         csv: csv.finish(),

@@ -1,7 +1,7 @@
 //! The learned score of points of the plane: where the network pulls x_t at three timesteps.
 
 use super::reverse::{REACH, dots, first, frame};
-use super::{Drawn, Figure, MARGIN, WIDTH};
+use super::{Drawn, Figure, MARGIN, NARROW};
 use crate::report::ReportError;
 use crate::report::draw::fonts::fitted;
 use crate::report::draw::panel::{INK, LABEL_SIZE, MUTED};
@@ -14,7 +14,11 @@ pub const NAME: &str = "score_field";
 const MOST: usize = 6;
 const HEAD: f64 = 46.0;
 const GAP: f64 = 14.0;
+/// Between cells.
+const APART: f64 = 24.0;
 const BEHIND: Rgb = [0xBB, 0xBB, 0xBB];
+/// The least from one arrow to the next.
+const CLOSEST: f64 = 13.0;
 
 struct Field<'a> {
     label: &'a str,
@@ -40,18 +44,22 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         return Ok(Drawn::skipped(NAME, "no run has kept a score: finished runs of points of the plane do, from this version on"));
     }
     let columns = shown.iter().map(|f| f.timesteps().len()).max().unwrap_or(1);
-    let size = ((WIDTH - 2.0 * MARGIN + GAP) / columns as f64 - GAP).min(300.0);
-    let mut scene = Scene::new(WIDTH, 2.0 * MARGIN + shown.len() as f64 * (HEAD + size + GAP) - GAP);
+    // Two cells beside each other where there are many: the figure should fit a page.
+    let abreast = if shown.len() > 2 && study.width >= 2.0 * NARROW { 2 } else { 1 };
+    let width = (study.width - 2.0 * MARGIN - (abreast as f64 - 1.0) * APART) / abreast as f64;
+    let size = ((width + GAP) / columns as f64 - GAP).min(300.0);
+    let rows = shown.len().div_ceil(abreast);
+    let mut scene = Scene::new(study.width, 2.0 * MARGIN + rows as f64 * (HEAD + size + APART) - APART);
     let mut csv = Csv::new(&["cell", "seed", "t", "x", "y", "score_x", "score_y"]);
     for (i, field) in shown.iter().enumerate() {
-        let top = MARGIN + i as f64 * (HEAD + size + GAP);
-        let label = fitted(field.label, LABEL_SIZE, true, WIDTH - 2.0 * MARGIN);
-        scene.bold((MARGIN, top + 14.0), &label, LABEL_SIZE, INK, Anchor::Start);
+        let (left, top) = (MARGIN + (i % abreast) as f64 * (width + APART), MARGIN + (i / abreast) as f64 * (HEAD + size + APART));
+        let label = fitted(field.label, LABEL_SIZE, true, width);
+        scene.bold((left, top + 14.0), &label, LABEL_SIZE, INK, Anchor::Start);
         for (c, t) in field.timesteps().into_iter().enumerate() {
-            let (x, y) = (MARGIN + c as f64 * (size + GAP), top + HEAD);
+            let (x, y) = (left + c as f64 * (size + GAP), top + HEAD);
             scene.text((x + size / 2.0, y - 8.0), &format!("t = {t}"), 13.0, MUTED, Anchor::Middle);
             if let Some(f) = field.frames.iter().find(|f| f.t == t) {
-                dots(&mut scene, &f.x_t, (x, y), size, 1.3, BEHIND);
+                dots(&mut scene, &f.x_t, (x, y), size, (size / 200.0).clamp(0.8, 1.3), BEHIND);
             }
             arrows(&mut scene, field.field.iter().filter(|a| a.t == t), (x, y), size, field.color);
             frame(&mut scene, (x, y), (size, size));
@@ -68,7 +76,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         caption: format!(
             "∇ log p(x_t) as the averaged weights have it, (√ᾱ_t x̂₀ − x_t)/(1 − ᾱ_t) on a grid, over samples at the same t (grey); standardised coordinates \
              from −3.2 to 3.2. Arrows point along the score; their length is that of the score by rank within a panel, so that weak ones can be seen: lengths \
-             are in the csv. Of the first seed that has it.{more}"
+             are in the csv, which also has the places that small panels leave out. Of the first seed that has it.{more}"
         ),
         csv: csv.finish(),
         more_csv: Vec::new(),
@@ -87,7 +95,9 @@ impl Field<'_> {
 
 fn arrows<'a>(scene: &mut Scene, field: impl Iterator<Item = &'a Arrow>, (x, y): (f64, f64), size: f64, color: Rgb) {
     let length = |a: &Arrow| f64::from(a.score[0]).hypot(f64::from(a.score[1]));
-    let mut all: Vec<&Arrow> = field.filter(|a| length(a).is_finite() && length(a) > 0.0).collect();
+    let all: Vec<&Arrow> = field.collect();
+    let mut all = thinned(&all, size);
+    all.retain(|a| length(a).is_finite() && length(a) > 0.0);
     all.sort_by(|a, b| length(a).total_cmp(&length(b)));
     let place = |v: f32| f64::from((v + REACH) / (2.0 * REACH)) * size;
     // The grid is square: the root of its count is the number of places on a side.
@@ -97,10 +107,26 @@ fn arrows<'a>(scene: &mut Scene, field: impl Iterator<Item = &'a Arrow>, (x, y):
         let (ux, uy) = (f64::from(a.score[0]) / length(a), -f64::from(a.score[1]) / length(a));
         let tail = (x + place(a.at[0]) - ux * reach / 2.0, y + size - place(a.at[1]) - uy * reach / 2.0);
         let tip = (tail.0 + ux * reach, tail.1 + uy * reach);
-        scene.line(vec![tail, tip], Stroke::solid(color, 1.1));
-        let side = |turn: f64| (tip.0 - 3.6 * ux - turn * 2.0 * uy, tip.1 - 3.6 * uy + turn * 2.0 * ux);
+        scene.line(vec![tail, tip], Stroke::solid(color, (size / 200.0).clamp(0.8, 1.1)));
+        let head = (0.4 * step).min(3.6);
+        let side = |turn: f64| (tip.0 - head * (ux + turn * 0.55 * uy), tip.1 - head * (uy - turn * 0.55 * ux));
         scene.polygon(vec![tip, side(1.0), side(-1.0)], color, 1.0);
     }
+}
+
+/// Of the square grid every second line, or every third, where arrows would stand too close to be seen.
+fn thinned<'a>(all: &[&'a Arrow], size: f64) -> Vec<&'a Arrow> {
+    let lines = |of: fn(&Arrow) -> f32| {
+        let mut places: Vec<f32> = all.iter().map(|a| of(a)).collect();
+        places.sort_by(f32::total_cmp);
+        places.dedup();
+        places
+    };
+    let (xs, ys) = (lines(|a| a.at[0]), lines(|a| a.at[1]));
+    let every = (CLOSEST * xs.len() as f64 / size).ceil().max(1.0) as usize;
+    // The lines that are kept lie evenly around the middle.
+    let kept = |places: &[f32], x: f32| places.iter().position(|p| *p == x).is_some_and(|i| i % every == places.len() % every / 2);
+    all.iter().filter(|a| kept(&xs, a.at[0]) && kept(&ys, a.at[1])).copied().collect()
 }
 
 #[cfg(test)]
@@ -118,5 +144,14 @@ mod tests {
         let Some(Shape::Line { points, .. }) = figure.scene.shapes.iter().find(|s| matches!(s, Shape::Line { .. })) else { panic!() };
         assert!(points[1].1 < points[0].1 - 5.0 && (points[1].0 - points[0].0).abs() < 1e-9, "{points:?}");
         assert!(figure.csv.contains("linear · simple,0,50,0,0,0,2\n"), "{}", figure.csv);
+    }
+
+    #[test]
+    fn arrows_of_a_small_panel_stand_apart_and_around_the_middle() {
+        let grid: Vec<Arrow> = (0..225).map(|i| Arrow { t: 1, at: [(i % 15) as f32, (i / 15) as f32], score: [1.0, 0.0] }).collect();
+        let all: Vec<&Arrow> = grid.iter().collect();
+        assert_eq!(thinned(&all, 300.0).len(), 225);
+        let few = thinned(&all, 140.0);
+        assert_eq!((few.len(), few[0].at, few[few.len() - 1].at), (64, [0.0, 0.0], [14.0, 14.0]));
     }
 }

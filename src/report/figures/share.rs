@@ -1,10 +1,10 @@
 //! How the bound is spread over t: its growth from t = 1, and its share in each tenth of 1..=T.
 
-use super::{Drawn, Figure, MARGIN, WIDTH, with_legend};
+use super::{Drawn, Figure, LEAST_TEXT, LINE_OF_NAME, heading, with_legend};
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale};
 use crate::report::draw::fonts::{fitted, text_width};
-use crate::report::draw::panel::{INK, LABEL_SIZE, TICK_SIZE};
+use crate::report::draw::panel::{INK, TICK_SIZE};
 use crate::report::draw::{Anchor, Panel, Rect, Scene};
 use crate::report::stats::Interval;
 use crate::report::study::{Cell, Study};
@@ -12,7 +12,10 @@ use crate::report::text::{Csv, fixed, plain};
 use crate::report::theme::tint;
 use std::collections::BTreeMap;
 
+/// The table of the sums.
+pub const CUMULATIVE: &str = "share_cumulative";
 const CURVES: f64 = 330.0;
+const ROW: f64 = 27.0;
 
 pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let cells: Vec<&Cell> = study.with_results().map(|(_, c)| c).filter(|c| !c.terms.is_empty()).collect();
@@ -22,18 +25,13 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let shares: Vec<Vec<Interval>> = cells.iter().map(|c| shares(c)).collect();
     // Shares of a sum with negative parts mean nothing: then the table shows bits.
     let as_percent = shares.iter().flatten().all(|i| i.mean >= 0.0);
-    let row = 27.0;
-    let (mut scene, place) = with_legend(study, CURVES + 86.0 + row * cells.len() as f64);
+    let above = names_above(&cells, study.width);
+    let rows = (ROW + if above { LINE_OF_NAME } else { 0.0 }) * cells.len() as f64;
+    let (mut scene, place) = with_legend(study, CURVES + 86.0 + rows);
     let growth = growth(study, &cells, &mut scene, Rect { h: CURVES, ..place });
-    table(
-        &cells,
-        &shares,
-        as_percent,
-        study.unit(),
-        &mut scene,
-        Rect { y: place.y + CURVES + 10.0, h: place.h - CURVES - 10.0, ..place },
-        row,
-    );
+    let below = Rect { y: place.y + CURVES + 10.0, h: place.h - CURVES - 10.0, ..place };
+    let kind = if as_percent { Kind::Percent } else { Kind::Bits(study.unit()) };
+    table(&cells, &shares, kind, &mut scene, below, above);
     let mut csv = Csv::new(&["cell", "part", "n", "bits_per_dim", "low", "high", "share"]);
     for (cell, parts) in cells.iter().zip(&shares) {
         let total: f64 = parts.iter().map(|p| p.mean).sum();
@@ -61,7 +59,7 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
             study.band_words()
         ),
         csv: csv.finish(),
-        more_csv: vec![("share_cumulative".into(), growth)],
+        more_csv: vec![(CUMULATIVE.into(), growth)],
         scene,
     })))
 }
@@ -135,41 +133,66 @@ fn growth(study: &Study, cells: &[&Cell], scene: &mut Scene, place: Rect) -> Str
     csv.finish()
 }
 
-fn table(cells: &[&Cell], shares: &[Vec<Interval>], as_percent: bool, unit: &str, scene: &mut Scene, place: Rect, row: f64) {
-    let heading = if as_percent { "Share of the bound by tenth of T (%)".to_string() } else { format!("Bound by tenth of T ({unit})") };
-    scene.bold((place.x, place.y + 15.0), &heading, LABEL_SIZE, INK, Anchor::Start);
-    let labels = cells.iter().map(|c| text_width(&c.label, TICK_SIZE, false)).fold(0.0, f64::max).min(250.0) + 12.0;
-    let column = (WIDTH - 2.0 * MARGIN - labels) / 12.0;
-    let top = place.y + 26.0;
-    let heads = ["t = 1", "≤ 0.1", "≤ 0.2", "≤ 0.3", "≤ 0.4", "≤ 0.5", "≤ 0.6", "≤ 0.7", "≤ 0.8", "≤ 0.9", "≤ 1", "prior"];
-    scene.text((place.x + labels - 8.0, top + 15.0), "t/T", TICK_SIZE, INK, Anchor::End);
-    for (i, head) in heads.iter().enumerate() {
-        scene.text((place.x + labels + (i as f64 + 0.5) * column, top + 15.0), head, TICK_SIZE, INK, Anchor::Middle);
+/// What the table shows.
+#[derive(Clone, Copy)]
+enum Kind<'a> {
+    Percent,
+    /// In the unit.
+    Bits(&'a str),
+}
+
+/// The share of the width that names may take at the left of a table's rows.
+const NAMES: f64 = 0.27;
+
+fn names_above(cells: &[&Cell], width: f64) -> bool {
+    width < 700.0 || cells.iter().any(|c| text_width(&c.label, TICK_SIZE, false) > NAMES * width)
+}
+
+fn table(cells: &[&Cell], shares: &[Vec<Interval>], kind: Kind, scene: &mut Scene, place: Rect, above: bool) {
+    let labels = if above { 0.0 } else { cells.iter().map(|c| text_width(&c.label, TICK_SIZE, false)).fold(0.0, f64::max) + 12.0 };
+    let column = (place.w - labels) / 12.0;
+    // Columns that are narrow have smaller numbers, and no room for the name of their heads.
+    let (size, narrow) = if column < 48.0 { (LEAST_TEXT, true) } else { (TICK_SIZE, false) };
+    let parts = if above { "t/T" } else { "tenth of T" };
+    let words = match kind {
+        Kind::Percent => format!("Share of the bound by {parts} (%)"),
+        Kind::Bits(unit) => format!("Bound by {parts} ({unit})"),
+    };
+    let top = place.y + 26.0 + heading(scene, (place.x, place.y), &words, place.w);
+    if !above {
+        scene.text((place.x + labels - 8.0, top + 15.0), "t/T", TICK_SIZE, INK, Anchor::End);
     }
+    for i in 0..12 {
+        let head = match i {
+            0 => "t = 1".into(),
+            11 => "prior".into(),
+            10 => format!("≤{}1", if narrow { "" } else { " " }),
+            i => format!("≤{}0.{i}", if narrow { "" } else { " " }),
+        };
+        scene.text((place.x + labels + (f64::from(i) + 0.5) * column, top + 15.0), &head, size, INK, Anchor::Middle);
+    }
+    let step = ROW + if above { LINE_OF_NAME } else { 0.0 };
     for (r, (cell, parts)) in cells.iter().zip(shares).enumerate() {
-        let y = top + 22.0 + r as f64 * row;
-        scene.text(
-            (place.x + labels - 8.0, y + row / 2.0 + 5.0),
-            &fitted(&cell.label, TICK_SIZE, false, labels - 12.0),
-            TICK_SIZE,
-            INK,
-            Anchor::End,
-        );
+        let mut y = top + 22.0 + r as f64 * step;
+        if above {
+            scene.text((place.x, y + 16.0), &fitted(&cell.label, TICK_SIZE, false, place.w), TICK_SIZE, INK, Anchor::Start);
+            y += LINE_OF_NAME;
+        } else {
+            scene.text((place.x + labels - 8.0, y + ROW / 2.0 + 5.0), &cell.label, TICK_SIZE, INK, Anchor::End);
+        }
         let total: f64 = parts.iter().map(|p| p.mean).sum();
         let largest = parts.iter().map(|p| p.mean.abs()).fold(0.0, f64::max);
         for (i, part) in parts.iter().enumerate() {
             let x = place.x + labels + i as f64 * column;
-            let strength = if largest > 0.0 { 0.75 * (part.mean.abs() / if as_percent { total } else { largest }).sqrt() } else { 0.0 };
+            let (whole, words) = match kind {
+                Kind::Percent => (total, percent(part.mean / total)),
+                Kind::Bits(_) => (largest, fixed(part.mean, if narrow { 1 } else { 2 })),
+            };
+            let strength = if largest > 0.0 { 0.75 * (part.mean.abs() / whole).sqrt() } else { 0.0 };
             let strength = if strength.is_finite() { strength } else { 0.0 };
-            scene.rect(
-                x + 1.0,
-                y + 1.0,
-                column - 2.0,
-                row - 2.0,
-                tint(if part.mean < 0.0 { [0xD5, 0x5E, 0x00] } else { [0x00, 0x72, 0xB2] }, strength),
-            );
-            let words = if as_percent { percent(part.mean / total) } else { fixed(part.mean, 2) };
-            scene.text((x + column / 2.0, y + row / 2.0 + 5.0), &words, TICK_SIZE, INK, Anchor::Middle);
+            let color = if part.mean < 0.0 { [0xD5, 0x5E, 0x00] } else { [0x00, 0x72, 0xB2] };
+            scene.rect(x + 1.0, y + 1.0, column - 2.0, ROW - 2.0, tint(color, strength));
+            scene.text((x + column / 2.0, y + ROW / 2.0 + 5.0), &words, size, INK, Anchor::Middle);
         }
     }
 }

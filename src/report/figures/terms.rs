@@ -1,6 +1,6 @@
 //! The terms of the bound and the eps-MSE against t: which timesteps cost what.
 
-use super::{Drawn, Figure, HEIGHT, with_legend};
+use super::{Drawn, Figure, Grid, HEIGHT, MARGIN, PANEL, with_legend};
 use crate::record::Term;
 use crate::report::ReportError;
 use crate::report::draw::axis::{Axis, Scale};
@@ -14,8 +14,9 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
     let Some(metric) = study.metric.filter(|_| study.cells.iter().any(|c| c.terms.iter().any(|t| t.t > 0))) else {
         return Ok(Drawn::skipped("terms", "no finished run has losses by timestep"));
     };
-    let (mut scene, place) = with_legend(study, HEIGHT);
-    let halves = place.columns(2, 28.0);
+    let grid = Grid::of(study, 2, 2, PANEL, HEIGHT - 2.0 * MARGIN);
+    let (mut scene, place) = with_legend(study, grid.height() + 2.0 * MARGIN);
+    let halves = grid.places(place, 28.0);
     let heading = format!("Term of the bound ({})", study.unit());
     let hidden = panel(study, &mut scene, halves[0], &heading, Quantity { of: |t| t.vb, floor: |t| t.vb_floor, decoder: true });
     panel(study, &mut scene, halves[1], study.error_name(), Quantity { of: |t| t.mse, floor: |t| t.mse_floor, decoder: false });
@@ -67,8 +68,8 @@ pub fn draw(study: &Study) -> Result<Drawn, ReportError> {
         name: "terms".into(),
         title: "The bound's terms by timestep".into(),
         caption: format!(
-            "Final evaluation ({}), both axes logarithmic. Left: the contribution of each timestep to the bound in {}; the dot at t = 1 is the decoder, \
-             −log p(x₀ | x₁), all others are Kullback–Leibler terms; the prior term is not shown. Right: {}. \
+            "Final evaluation ({}), both axes logarithmic. First panel: the contribution of each timestep to the bound in {}; the dot at t = 1 is the decoder, \
+             −log p(x₀ | x₁), all others are Kullback–Leibler terms; the prior term is not shown. Second panel: {}. \
              Lines are means over seeds ({}). {}.{}{said}",
             metric.words(),
             study.unit(),
