@@ -603,6 +603,19 @@ mod tests {
     }
 
     #[test]
+    fn a_failure_is_not_recorded_of_a_run_that_another_process_has_taken() {
+        let bench = Bench::new();
+        let entry = bench.plan(1).entries.remove(0);
+        entry.dir.create("").unwrap();
+        let taken = entry.dir.try_lock().unwrap().unwrap();
+        record_failure(&entry, "why", 1, Duration::ZERO).unwrap();
+        assert_eq!(entry.dir.manifest().unwrap(), None);
+        drop(taken);
+        record_failure(&entry, "why", 1, Duration::ZERO).unwrap();
+        assert_eq!(bench.reason(0), "why");
+    }
+
+    #[test]
     fn two_sweeps_on_one_folder_share_the_work_and_both_end_with_all_of_it() {
         let bench = Bench::new();
         bench.plan(8);

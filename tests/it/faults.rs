@@ -4,6 +4,7 @@
 use crate::lab::{DROP, Lab, name};
 use ddpm_lab::store::fault::{CRASHED, MET, VARIABLE};
 use ddpm_lab::store::{RunDir, Status, read_losses};
+use ddpm_lab::sweep::exit::BUSY;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -347,6 +348,18 @@ fn a_record_cut_or_flipped_anywhere_counts_as_none() {
     lab.ok(&["sweep", "drop.toml", "--device", "cpu"]);
     assert_eq!(files(&run)["losses.parquet"], expected.files["losses.parquet"]);
     assert!(lab.ok(&["plan", "drop.toml"]).contains("1 done"));
+}
+
+#[test]
+fn a_worker_whose_run_another_process_has_leaves_it_alone() {
+    let expected = Expected::new();
+    let run = expected.fresh("held");
+    let before = files(&run);
+    let held = RunDir::at(&run).unwrap().try_lock().unwrap().unwrap();
+    assert_eq!(worker(&expected.lab, &run, None, &[]).status.code(), Some(BUSY));
+    assert!(files(&run) == before);
+    drop(held);
+    assert!(worker(&expected.lab, &run, None, &[]).status.success());
 }
 
 #[test]
