@@ -252,7 +252,7 @@ fn undo(names: bool) {
         // What cannot be undone was never there.
         _ = match change {
             Change::Contents { .. } => Ok(()),
-            Change::Made { path } if path.is_dir() => std::fs::remove_dir(path),
+            Change::Made { path } if path.is_dir() => std::fs::remove_dir_all(path),
             Change::Made { path } => std::fs::remove_file(path),
             Change::Removed { path, before } => std::fs::write(path, before),
             Change::Renamed { from, to, before } => std::fs::rename(to, from).and_then(|()| match before {

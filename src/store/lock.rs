@@ -115,6 +115,22 @@ mod tests {
     }
 
     #[test]
+    fn a_lock_that_somebody_only_asks_for_is_waited_for() {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("lock");
+        drop(try_lock(&path).unwrap());
+        let asker = fs::open_lock_to_probe(&path).unwrap().unwrap();
+        asker.try_lock_shared().unwrap();
+        std::thread::scope(|s| {
+            s.spawn(move || {
+                std::thread::sleep(Duration::from_millis(20));
+                drop(asker);
+            });
+            assert!(try_lock(&path).unwrap().is_some());
+        });
+    }
+
+    #[test]
     fn asking_never_makes_a_free_lock_look_held() {
         let dir = tempfile::tempdir().unwrap();
         let path = dir.path().join("lock");

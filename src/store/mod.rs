@@ -17,7 +17,7 @@
 //! | a worker dies at its n-th file-system call, for every n | what it announced is there, no file is torn, the same bytes | F `a_process_that_dies_at_any_call_loses_nothing_it_announced` |
 //! | the power goes at the n-th call: what was not flushed is lost | the same | F `power_that_goes_at_any_call_takes_nothing_that_was_announced` |
 //! | the disk keeps names before contents | the same | F `names_that_reach_the_disk_before_contents_make_no_torn_file` |
-//! | the n-th call fails (no space, input/output error, no permission), once or from then on | the run fails with the errno and the path, earlier data stay readable; afterwards the same bytes | F `a_call_that_fails_once_is_told_with_its_path_and_is_made_good`, `a_disk_that_stays_bad_ends_the_run_with_all_that_was_written_before` |
+//! | the n-th call fails (no space, input/output error, no permission), once or from then on | the run fails with the errno and the path, earlier data stay readable; afterwards the same bytes | F `a_call_that_fails_once_is_told_with_its_path_and_is_made_good`, `a_disk_that_stays_bad_ends_the_run_with_all_that_was_written_before`, `a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one` |
 //! | the sweep's own process dies at its n-th call | its workers leave, the next sweep ends with the same bytes | I `a_sweep_that_dies_at_any_of_its_own_calls_is_taken_up_again` |
 //! | the disk is full | one run fails and says how much it takes and how much is free, the others go on | I `a_full_disk_ends_one_run_and_the_next_sweep_with_room_makes_it_good`, `a_file_system_that_is_really_full_tears_nothing` |
 //! | SIGKILL of the sweep alone | its workers write a checkpoint and end within 10 s; a sweep started meanwhile doubles nothing | I `workers_whose_sweep_was_killed_write_a_checkpoint_and_leave`, `orphaned_workers_end_within_seconds` |
@@ -25,7 +25,7 @@
 //! | INT, TERM, HUP, USR1, USR2 to the group | a checkpoint at the step they came at; exit 130, 143, 129, 75, 75; twice INT: at once | I `signals_to_the_group_stop_with_a_checkpoint_and_their_exit_code`, `a_second_interrupt_ends_at_once_and_loses_no_checkpoint` |
 //! | a sweep that stands still (SIGSTOP) | its runs stay its own | I `a_sweep_that_is_held_up_keeps_its_runs` |
 //! | several sweeps on one folder, of one file or of overlapping ones | each run is trained once, all end well | I `four_sweeps_on_one_folder_train_each_run_once` |
-//! | files cut short or with flipped bits | never a panic or another number: an older checkpoint, or from the start, and it says so; the same bytes | F `damaged_files_are_noticed_or_harmless_and_the_run_comes_out_equal`, `a_record_cut_or_flipped_anywhere_counts_as_none` |
+//! | files cut short or with flipped bits | never a panic or another number: an older checkpoint, or from the start, and it says so; the same bytes | F `damaged_files_are_noticed_or_harmless_and_the_run_comes_out_equal`, `a_record_cut_or_flipped_anywhere_counts_as_none`, `a_checkpoint_of_another_step_or_another_run_is_not_gone_on_from` |
 //! | readers all the while | whole files, rows never fewer | I `readers_see_whole_files_at_any_moment` |
 //! | a loss that becomes non-finite | `diverged` with the step; what was finite is kept; the others go on | T `a_diverged_run_is_a_result_and_stops_no_other` |
 //! | a clock that jumps | nothing is decided by it | I `a_clock_that_jumps_decides_nothing` |

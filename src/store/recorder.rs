@@ -566,6 +566,43 @@ mod tests {
         assert!(noticed >= 395, "only {noticed} of 400 flips were noticed: one in the mark of the seal does no harm");
     }
 
+    /// Tables of before there were seals have only the hash of their values.
+    #[test]
+    fn a_flipped_bit_among_values_that_no_seal_covers_changes_no_number() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = rows(200);
+        write_losses(dir.path(), &run(), &rows).unwrap();
+        let path = dir.path().join(LOSSES);
+        let mut whole = fs::read(&path).unwrap();
+        let seal = whole.windows(SEAL.len()).rposition(|window| window == SEAL).unwrap();
+        whole.drain(seal..seal + SEAL.len() + 32);
+        std::fs::write(&path, &whole).unwrap();
+        assert!(read_rows(dir.path()).unwrap() == rows, "it reads without a seal");
+        for bit in (4 * 8..seal * 8).step_by(53) {
+            let mut flipped = whole.clone();
+            flipped[bit / 8] ^= 1 << (bit % 8);
+            std::fs::write(&path, &flipped).unwrap();
+            match read_rows(dir.path()) {
+                Ok(back) => assert!(back == rows, "bit {bit} changed a number unnoticed"),
+                Err(error) => assert!(error.is_corrupt(), "{error}"),
+            }
+        }
+    }
+
+    #[test]
+    fn a_table_of_another_layout_is_refused_with_both_versions() {
+        let dir = tempfile::tempdir().unwrap();
+        let rows = rows(3);
+        let mut frame = frame(&run(), &rows.iter().collect::<Vec<_>>()).unwrap();
+        let footer = [(KEY_SCHEMA, "7".to_string()), (KEY_HASH, content_hash(rows.iter()))];
+        let footer = footer.map(|(key, value)| (key.to_string(), value)).to_vec();
+        let mut bytes = Vec::new();
+        ParquetWriter::new(&mut bytes).with_key_value_metadata(Some(KeyValueMetadata::from_static(footer))).finish(&mut frame).unwrap();
+        std::fs::write(dir.path().join(LOSSES), bytes).unwrap();
+        let message = read_losses(dir.path()).unwrap_err().to_string();
+        assert!(message.contains("layout 7") && message.contains("layout 1"), "{message}");
+    }
+
     #[test]
     fn fresh_rows_come_back_as_they_were_and_any_damage_is_noticed() {
         let dir = tempfile::tempdir().unwrap();

@@ -293,6 +293,19 @@ mod tests {
     }
 
     #[test]
+    fn two_processes_do_not_write_the_same_files_of_the_store_at_once() {
+        let (_dir, store) = store();
+        let held = store.lock().unwrap();
+        std::thread::scope(|s| {
+            let second = s.spawn(|| store.write_index());
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            assert!(!store.root().join("runs.jsonl").exists() && !second.is_finished(), "it was written under another's lock");
+            drop(held);
+            second.join().unwrap().unwrap();
+        });
+    }
+
+    #[test]
     fn a_damaged_run_is_a_line_of_the_index_not_an_error() {
         let (_dir, store) = store();
         let run = add(&store, "linear", "r0aa000000000");

@@ -519,10 +519,12 @@ mod tests {
                 std::thread::sleep(Duration::from_millis(400));
                 stop.signal(signal_hook::consts::SIGTERM);
             });
-            bench.sweep(2, "started; exec sleep 60", &options(1), &stop)
+            bench.sweep(2, "echo $$ > $M/pid; started; exec sleep 60", &options(1), &stop)
         });
         assert_eq!((outcome.interrupted, outcome.not_started, outcome.exit_code()), (1, 1, 143));
         assert!(before.elapsed() < Duration::from_secs(30));
+        let pid = std::fs::read_to_string(bench.scratch().join("pid")).unwrap();
+        assert!(!Path::new("/proc").join(pid.trim()).exists(), "the worker outlived the sweep");
     }
 
     #[test]
@@ -578,6 +580,39 @@ mod tests {
         });
         assert_eq!((outcome.done, outcome.finished_now), (2, 2));
         assert_eq!(bench.starts(), [id(0), id(1)]);
+    }
+
+    #[test]
+    fn a_worker_that_a_stop_signal_ended_is_interrupted_and_not_failed() {
+        for script in ["started; kill -HUP $$", "started; exit 130"] {
+            let bench = Bench::new();
+            let outcome = bench.sweep(1, script, &options(1), &StopRequest::new());
+            assert_eq!((outcome.interrupted, outcome.failed, outcome.exit_code()), (1, 0, 75), "{script}");
+        }
+    }
+
+    #[test]
+    fn a_run_that_got_its_result_since_the_plan_was_made_is_not_run_again() {
+        let bench = Bench::new();
+        let plan = bench.plan(1);
+        bench.run(0).create("seed = 0\n").unwrap();
+        bench.run(0).write_manifest(&manifest(&bench.run(0), Status::Done)).unwrap();
+        let mut progress = Progress::new(ProgressMode::Plain, false, Box::new(std::io::sink()));
+        let outcome = execute(&plan, &bench.worker("started; finish done"), &options(1), &StopRequest::new(), &mut progress);
+        assert_eq!((outcome.done, bench.starts().len()), (1, 0));
+    }
+
+    #[test]
+    fn a_failure_is_not_recorded_of_a_run_that_another_process_has_taken() {
+        let bench = Bench::new();
+        let entry = bench.plan(1).entries.remove(0);
+        entry.dir.create("").unwrap();
+        let taken = entry.dir.try_lock().unwrap().unwrap();
+        record_failure(&entry, "why", 1, Duration::ZERO).unwrap();
+        assert_eq!(entry.dir.manifest().unwrap(), None);
+        drop(taken);
+        record_failure(&entry, "why", 1, Duration::ZERO).unwrap();
+        assert_eq!(bench.reason(0), "why");
     }
 
     #[test]

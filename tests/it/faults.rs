@@ -4,6 +4,7 @@
 use crate::lab::{DROP, Lab, name};
 use ddpm_lab::store::fault::{CRASHED, MET, VARIABLE};
 use ddpm_lab::store::{RunDir, Status, read_losses};
+use ddpm_lab::sweep::exit::BUSY;
 use std::collections::BTreeMap;
 use std::io::Read;
 use std::path::{Path, PathBuf};
@@ -19,6 +20,7 @@ struct Expected {
     checkpoints: BTreeMap<u32, Vec<u8>>,
 }
 
+#[derive(Debug)]
 struct Ended {
     status: ExitStatus,
     /// The step that it began at.
@@ -261,6 +263,9 @@ fn damaged_files_are_noticed_or_harmless_and_the_run_comes_out_equal() {
         assert!(again.status.success(), "{when}: {}", again.err);
         assert!(!again.err.contains("panicked"), "{when}: {}", again.err);
         noticed += usize::from(again.err.contains("cannot be used"));
+        if again.err.contains("step-6.safetensors cannot be used") && file.ends_with("step-6.safetensors") {
+            assert_eq!(again.started, Some(4), "{when}: the checkpoint before it is whole");
+        }
         let found = files(&run);
         for (file, bytes) in &expected.files {
             assert!(found[file] == *bytes, "{when}: {file} differs");
@@ -269,6 +274,49 @@ fn damaged_files_are_noticed_or_harmless_and_the_run_comes_out_equal() {
     }
     // The older checkpoint is not looked at while the newer one is whole.
     assert!((40..=60).contains(&noticed), "{noticed} of 72 were noticed");
+}
+
+/// What the disk does not give may be whole: the run fails with the reason, nothing is thrown away, and the next attempt goes on.
+#[test]
+fn a_file_that_cannot_be_read_is_not_taken_for_a_damaged_one() {
+    let expected = Expected::new();
+    let half = expected.fresh("half");
+    worker(&expected.lab, &half, Some("crash@1/step-7"), &[]);
+    for file in ["checkpoints/step-6.safetensors", "losses.parquet", "metrics.jsonl"] {
+        let run = expected.fresh("unreadable");
+        for (file, bytes) in files(&half) {
+            std::fs::write(run.join(file), bytes).unwrap();
+        }
+        let ended = worker(&expected.lab, &run, Some(&format!("EIO@1/{file}")), &[]);
+        assert!(ended.failure.as_ref().is_some_and(|why| why.contains("nput/output error") && why.contains(file)), "{file}: {ended:?}");
+        let again = worker(&expected.lab, &run, None, &[]);
+        assert_eq!((again.status.success(), again.started), (true, Some(6)), "{file}: {}", again.err);
+        assert!(files(&run) == expected.files, "{file}: another result");
+        assert_eq!(worker(&expected.lab, &run, None, &[]).started, None, "a run that is done is not begun again");
+        std::fs::remove_dir_all(run.parent().unwrap()).unwrap();
+    }
+}
+
+/// Under another's name a checkpoint is whole and all the same not the one that is asked for.
+#[test]
+fn a_checkpoint_of_another_step_or_another_run_is_not_gone_on_from() {
+    let expected = Expected::new();
+    let (half, run) = (expected.fresh("half"), expected.fresh("mixed"));
+    worker(&expected.lab, &half, Some("crash@1/step-7"), &[]);
+    expected.lab.ok(&["sweep", "drop.toml", "seeds=1", "name=other", "--device", "cpu"]);
+    let other = expected.lab.runs().into_iter().find(|run| name(run) != expected.folder).unwrap();
+    let theirs = RunDir::at(&other).unwrap().checkpoints().unwrap().remove(0).1;
+    for (file, bytes) in files(&half) {
+        std::fs::write(run.join(file), bytes).unwrap();
+    }
+    std::fs::copy(run.join("checkpoints/step-4.safetensors"), run.join("checkpoints/step-6.safetensors")).unwrap();
+    std::fs::copy(theirs, run.join("checkpoints/step-7.safetensors")).unwrap();
+    let again = worker(&expected.lab, &run, None, &[]);
+    assert_eq!((again.status.success(), again.started), (true, Some(4)), "{}", again.err);
+    for words in ["step-7.safetensors cannot be used: it belongs to run r", "step-6.safetensors cannot be used: it holds step 4"] {
+        assert!(again.err.contains(words), "{words} is not in {}", again.err);
+    }
+    assert!(files(&run) == expected.files, "another result");
 }
 
 /// The record itself, cut at every byte, with bits flipped: torn, it counts as none; whole again, the run is done again.
@@ -300,6 +348,18 @@ fn a_record_cut_or_flipped_anywhere_counts_as_none() {
     lab.ok(&["sweep", "drop.toml", "--device", "cpu"]);
     assert_eq!(files(&run)["losses.parquet"], expected.files["losses.parquet"]);
     assert!(lab.ok(&["plan", "drop.toml"]).contains("1 done"));
+}
+
+#[test]
+fn a_worker_whose_run_another_process_has_leaves_it_alone() {
+    let expected = Expected::new();
+    let run = expected.fresh("held");
+    let before = files(&run);
+    let held = RunDir::at(&run).unwrap().try_lock().unwrap().unwrap();
+    assert_eq!(worker(&expected.lab, &run, None, &[]).status.code(), Some(BUSY));
+    assert!(files(&run) == before);
+    drop(held);
+    assert!(worker(&expected.lab, &run, None, &[]).status.success());
 }
 
 #[test]

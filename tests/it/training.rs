@@ -258,7 +258,14 @@ fn a_diverged_run_is_a_result_and_stops_no_other() {
         let manifest = run.manifest().unwrap().unwrap();
         states.push(manifest.status.to_string());
         if let Some(step) = manifest.first_nonfinite_step {
-            assert!(step > 1 && read_losses(run.path()).unwrap().n.iter().sum::<u32>() > 0, "what was finite is kept");
+            // One update, finite, makes the weights huge; the gradient of the second is the first that is not.
+            assert_eq!((step, manifest.step), (2, 1));
+            assert_eq!(manifest.reason.as_deref(), Some("the gradient of step 2 was not finite"));
+            let table = read_losses(run.path()).unwrap();
+            let train: Vec<usize> = (0..table.t.len()).filter(|i| table.split[*i] == Split::Train).collect();
+            assert!(train.iter().all(|i| table.step[*i] == 2), "the window ends where the run did");
+            let seen: u32 = train.iter().map(|i| table.n[*i] + table.n_nonfinite[*i]).sum();
+            assert_eq!(seen, 24, "the samples of both steps are kept");
         }
     }
     states.sort();
