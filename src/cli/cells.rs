@@ -8,6 +8,7 @@ use crate::config::{EvalTimesteps, GridRun, RunSettings, keys, value};
 use crate::model::ParamLayout;
 use crate::record::CASE;
 use crate::store::RunState;
+use crate::train::LEAST_BETWEEN_CHECKPOINTS;
 
 /// More cells than this are not all printed.
 const MOST_CELLS: usize = 100;
@@ -68,7 +69,8 @@ fn differing(runs: &[&GridRun]) -> Vec<&'static keys::KeySpec<crate::config::Run
 pub fn bytes(run: &GridRun, layout: &ParamLayout, settings: &RunSettings) -> f64 {
     let config = &run.config;
     let (steps, every) = (f64::from(config.train.steps), f64::from(config.log.every));
-    let checkpoints = if settings.keep { (steps / f64::from(settings.checkpoint_every.max(1))).ceil() } else { KEPT };
+    let between = if settings.checkpoint_every == 0 { LEAST_BETWEEN_CHECKPOINTS } else { settings.checkpoint_every };
+    let checkpoints = if settings.keep { (steps / f64::from(between)).ceil() } else { KEPT };
     let t = f64::from(config.diffusion.timesteps);
     // Distinct timesteps of a window that draws them with replacement.
     let of_window = t * -(-every.min(steps) * f64::from(config.train.batch_size) / t).exp_m1();

@@ -20,7 +20,7 @@ pub struct WorkerArgs {
     device: DeviceChoice,
     #[arg(long, default_value_t = 1)]
     threads: usize,
-    #[arg(long, default_value_t = 500)]
+    #[arg(long, default_value_t = 0)]
     checkpoint_every: u32,
     #[arg(long)]
     keep: bool,
@@ -64,7 +64,7 @@ fn train(args: &WorkerArgs) -> Result<i32, CliError> {
     let options = RunOptions {
         device: &device,
         threads: args.threads.max(1),
-        checkpoint_every: args.checkpoint_every.max(1),
+        checkpoint_every: args.checkpoint_every,
         keep: args.keep,
         allow_code_change: args.allow_code_change,
         stop: &flag,

@@ -76,7 +76,7 @@ pub struct FileSettings {
 pub struct RunSettings {
     /// Runs at a time; `None` lets the program choose.
     pub jobs: Option<usize>,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints; 0 lets the program choose.
     pub checkpoint_every: u32,
     /// Keep every checkpoint, not only the newest.
     pub keep: bool,
@@ -93,7 +93,7 @@ pub struct ReportSettings {
 
 impl Default for FileSettings {
     fn default() -> Self {
-        Self { run: RunSettings { jobs: None, checkpoint_every: 500, keep: false, max_runs: 10_000 }, report: ReportSettings::default() }
+        Self { run: RunSettings { jobs: None, checkpoint_every: 0, keep: false, max_runs: 10_000 }, report: ReportSettings::default() }
     }
 }
 

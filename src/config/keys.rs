@@ -358,7 +358,8 @@ fn seed_words() -> String {
 /// The keys of `[run]` and `[report]`: never part of a run's identity.
 pub static FILE_KEYS: &[KeySpec<FileSettings>] = &[
     key!(run.jobs: Option<usize> = lit("0"), "Runs at a time; 0 lets the program choose.").also(&["workers", "parallel"]),
-    key!(run.checkpoint_every: u32 = lit("500"), COUNT, |n| *n > 0, "Steps between checkpoints.").also(&["save_every", "save_interval"]),
+    key!(run.checkpoint_every: u32 = lit("0"), "Steps between checkpoints; 0: 500, or more where those would take less than two seconds.")
+        .also(&["save_every", "save_interval"]),
     key!(run.keep: bool = lit("false"), "Keep every checkpoint, not only the newest.").also(&["keep_checkpoints"]),
     key!(run.max_runs: u32 = lit("10000"), COUNT, |n| *n > 0, "More runs than this are refused as a mistake.").also(&["limit"]),
     key!(report.title: String = lit("\"\""), "The report's heading; the experiment's name where empty."),

@@ -16,6 +16,7 @@ mod evaluation;
 pub mod floor;
 mod gradient;
 mod network;
+mod pace;
 pub mod reverse;
 mod samples;
 mod trained;
@@ -30,5 +31,6 @@ pub use device::{DeviceChoice, ONE_THREAD, instruction_set, needs_cuda, no_threa
 pub use error::TrainError;
 pub use evaluation::{rows_of, summary_of};
 pub use network::Network;
+pub use pace::LEAST_BETWEEN_CHECKPOINTS;
 pub use trained::{Inspection, Trained};
 pub use trainer::{Outcome, RunOptions, Trainer, columns_of};

@@ -3,6 +3,7 @@
 use super::batch::BatchSource;
 use super::engine::Engine;
 use super::floor::Floors;
+use super::pace::Pace;
 use super::window::Window;
 use super::{TrainError, checkpoint, needs_cuda};
 use crate::config::{MatmulPrecision, RunConfig};
@@ -41,7 +42,7 @@ pub enum Outcome {
 pub struct RunOptions<'a> {
     pub device: &'a Device,
     pub threads: usize,
-    /// Steps between checkpoints.
+    /// Steps between checkpoints; 0 lets [`Pace`] choose.
     pub checkpoint_every: u32,
     /// Keep every checkpoint, not only the last two.
     pub keep: bool,
@@ -95,6 +96,10 @@ pub struct Trainer<'a> {
     /// How many of them are in `losses.parquet`, and how many in that or beside a checkpoint.
     tabled: usize,
     saved: usize,
+    /// The step of the former.
+    tabled_at: u32,
+    pace: Pace,
+    checkpoint_every: u32,
     pub(super) evaluations: Vec<Evaluation>,
     pub(super) floors: Floors,
     /// Of the final samples.
@@ -151,8 +156,12 @@ impl<'a> Trainer<'a> {
             .num_threads(threads)
             .build()
             .map_err(|e| TrainError::Threads { threads: options.threads, reason: e.to_string() })?;
+        let flops = 3.0 * f64::from(config.train.batch_size) * model.forward_flops() as f64;
+        let pace = Pace::new(flops, cuda::is_device(options.device));
         Ok(Self {
             floors: Floors::new(config, &diffusion),
+            pace,
+            checkpoint_every: pace.checkpoint_every(options.checkpoint_every),
             run_id: config.id().to_string(),
             slug: config.slug(),
             config,
@@ -169,6 +178,7 @@ impl<'a> Trainer<'a> {
             previous: dir.manifest()?,
             rows: Vec::new(),
             tabled: 0,
+            tabled_at: 0,
             saved: 0,
             evaluations: Vec::new(),
             quality: None,
@@ -233,7 +243,7 @@ impl<'a> Trainer<'a> {
             if stop {
                 return self.interrupt(engine.weights()?, &window);
             }
-            if step > resumed && step % self.options.checkpoint_every == 0 {
+            if step > resumed && step.is_multiple_of(self.checkpoint_every) {
                 self.checkpoint(engine.weights()?, &window, false)?;
             }
 
@@ -258,7 +268,7 @@ impl<'a> Trainer<'a> {
     fn is_due(&self, step: u32, last: bool) -> bool {
         last || self.timesteps.learns()
             || step.is_multiple_of(self.config.log.every)
-            || step.is_multiple_of(self.options.checkpoint_every)
+            || step.is_multiple_of(self.checkpoint_every)
             || self.samples_are_due(step, last)
             || self.evaluation_is_due(step, last)
     }
@@ -405,12 +415,14 @@ impl<'a> Trainer<'a> {
 
     /// Rows and evaluations first, then the checkpoint that makes them count.
     ///
-    /// The table is written anew when it has doubled, or where the run ends or pauses (`whole`); other checkpoints
-    /// write their own rows beside it. Else a long run of a small network would spend its time on writing the same rows.
+    /// The table is written anew where that is cheap beside the steps since the last time, when it has grown manifold, and
+    /// where the run ends or pauses (`whole`); other checkpoints write their own rows beside it. Else a long run of a small
+    /// network would spend its time on writing the same rows.
     fn checkpoint(&mut self, weights: &Weights, window: &Window, whole: bool) -> Result<(), TrainError> {
-        let whole = whole || self.rows.len() >= 2 * self.tabled;
+        let whole = whole || self.pace.table_is_due(self.rows.len(), self.tabled, weights.step - self.tabled_at);
         if whole {
             self.write_results()?;
+            self.tabled_at = weights.step;
         } else {
             if self.saved < self.rows.len() {
                 write_fresh_rows(&self.dir.rows_path(weights.step), &self.rows[self.saved..])?;

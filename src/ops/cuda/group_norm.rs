@@ -28,7 +28,8 @@ pub fn group_norm(x: &Tensor, gamma: &Tensor, beta: &Tensor, groups: usize, eps:
     let tile = PIXELS * BLOCK / across;
     let tiles = pixels.div_ceil(tile);
     let tiled = Grid { blocks: [tiles, channels.div_ceil(across), batch], threads: [across, BLOCK / across] };
-    let by_group = move |numbers: usize| Grid { blocks: [batch * groups, 1, 1], threads: [numbers.next_power_of_two().clamp(32, BLOCK), 1] };
+    let by_group =
+        move |numbers: usize| Grid { blocks: [batch * groups, 1, 1], threads: [numbers.next_power_of_two().clamp(32, BLOCK), 1] };
 
     let parts = Buffer::new(&device, (batch, tiles, channels, 2), real)?;
     launch(&device, dtype, "group_norm_parts", tiled, &[sizes[0], sizes[1], address(&x)?, parts.address()?])?;
