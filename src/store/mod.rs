@@ -34,6 +34,7 @@
 //! | 1, 2 or 4 threads | the same bytes | T `threads_change_no_bit` |
 //! | a results folder that is read-only, a file, a link, has spaces, the longest name that is allowed | works, or one clear error and exit 2 | I `results_folders_of_every_kind_work_or_say_why_not` |
 //! | no terminal, 20 columns, a closed output | no colour, no panic | I `no_terminal_a_narrow_one_and_a_closed_output_are_all_fine` |
+//! | ten thousand runs; a sweep that has nothing to do | seconds, and not one write | T `a_sweep_leaves_complete_runs_and_a_second_one_does_nothing`, `just bench-store` |
 //! | a grid spelt otherwise | the same runs by the same identities | properties in `config::combine_laws` and `config::identity` |
 
 mod check;

@@ -4,6 +4,8 @@ use crate::lab::{Lab, TINY};
 use ddpm_lab::record::{Split, Weights};
 use ddpm_lab::store::{ResultsStore, RunDir, read_losses};
 use std::io::{BufRead, BufReader};
+use std::os::unix::fs::MetadataExt;
+use std::path::{Path, PathBuf};
 use std::process::Stdio;
 use std::time::Duration;
 
@@ -27,10 +29,26 @@ fn a_sweep_leaves_complete_runs_and_a_second_one_does_nothing() {
         assert_eq!(kept, [21, 24], "the last two checkpoints");
         assert!(run.sample_path(24).is_file());
     }
-    let before = lab.bytes_of("run.json");
+    let before = entries(&lab.path("results"));
+    assert!(before.len() > 20, "{before:?}");
+    lab.ok(&["plan", "tiny.toml"]);
     let again = lab.ok(&["sweep", "tiny.toml"]);
     assert!(again.contains("nothing to run, 2 of 2 runs are done"), "{again}");
-    assert_eq!(before, lab.bytes_of("run.json"));
+    assert_eq!(before, entries(&lab.path("results")), "nothing was written, not even the same again");
+}
+
+/// Every file and folder below `dir`: its name, which file it is, and when it last changed in any way.
+fn entries(dir: &Path) -> Vec<(PathBuf, u64, i64, i64)> {
+    let mut found = Vec::new();
+    for entry in std::fs::read_dir(dir).unwrap() {
+        let (path, metadata) = entry.map(|e| (e.path(), e.metadata().unwrap())).unwrap();
+        found.push((path.clone(), metadata.ino(), metadata.ctime(), metadata.ctime_nsec()));
+        if metadata.is_dir() {
+            found.extend(entries(&path));
+        }
+    }
+    found.sort();
+    found
 }
 
 #[test]
