@@ -242,6 +242,11 @@ impl RunDir {
         self.path.join(format!("samples/step-{step}.png"))
     }
 
+    /// Removes everything that was drawn: by a past that counts no more.
+    pub fn remove_samples(&self) -> Result<()> {
+        fs::list(&self.path.join("samples"))?.iter().try_for_each(|path| fs::remove(path))
+    }
+
     /// The way of the final samples from noise to data.
     pub fn reverse_path(&self, step: u32, ending: &str) -> PathBuf {
         self.path.join(format!("samples/reverse-{step}.{ending}"))

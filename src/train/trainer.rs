@@ -345,6 +345,8 @@ impl<'a> Trainer<'a> {
         self.evaluations.clear();
         self.timesteps = fresh_timesteps(self.config, &self.diffusion);
         self.forget_checkpoints_after(0)?;
+        // A picture that is there is not drawn again, and these may be another code's.
+        self.dir.remove_samples()?;
         Ok((Weights::new(self.model.layout().init(self.config.seed as u64)), Window::new(timesteps)))
     }
 

@@ -373,6 +373,8 @@ fn other_code_does_not_finish_what_this_code_began_unless_asked() {
         for (file, bytes) in files(&half) {
             std::fs::write(run.join(file), bytes).unwrap();
         }
+        let drawn = run.join("samples/step-5.png");
+        std::fs::write(&drawn, "by another network").unwrap();
         // The hash is not part of the values that the checkpoint's own hash covers.
         let path = run.join(format!("checkpoints/step-{step}.safetensors"));
         let bytes = std::fs::read(&path).unwrap();
@@ -383,6 +385,7 @@ fn other_code_does_not_finish_what_this_code_began_unless_asked() {
         let ended = worker(&expected.lab, &run, None, more);
         assert!(ended.status.success(), "{}", ended.err);
         assert_eq!(ended.err.contains("starts again from step 0 (--allow-code-change goes on)"), !allowed, "{}", ended.err);
+        assert_eq!(drawn.exists(), allowed, "what another code's network drew is not this one's");
         let found = files(&run);
         for (file, bytes) in &expected.files {
             let same_code = allowed && file == "checkpoints/step-6.safetensors";
