@@ -68,7 +68,9 @@ pub fn launch(module: usize, kernel: &'static str, grid: Grid, args: &[Arg]) -> 
             Arg::Address(v) => std::ptr::from_ref(v).cast_mut().cast(),
         })
         .collect();
-    let emulate = library.0.lock().expect("no emulated kernel panics")[module];
+    // Held to the end of the launch.
+    let entries = library.0.lock().expect("no emulated kernel panics");
+    let emulate = entries[module];
     // SAFETY: the pointers are to as many arguments as the kernel takes (the emulator checks the number), and the tests
     // see to it that they are the right ones.
     match unsafe { emulate(name.as_ptr(), blocks.as_ptr(), threads.as_ptr(), pointers.as_mut_ptr(), pointers.len() as c_int) } {
