@@ -6,8 +6,8 @@ Each workload is measured in rounds. In a round ddpm-lab runs once, as `ddpm-lab
 PyTorch; the variants are eager, eager in channels_last, both with fused AdamW, and torch.compile (the variant of eager that
 was faster, compiled). Of each, the median over the rounds of the round's median counts, and PyTorch counts with its best
 variant. A training step is everything between two updates: examples, timesteps, noise, forward, loss, backward, clipping,
-AdamW, the average of the weights. On CUDA every workload is measured in TF32 (f32 whose products round their factors) and in
-bf16 (PyTorch: autocast), each against PyTorch's best of the same precision.
+AdamW, the average of the weights. On CUDA every network is measured in f32, in TF32 (f32 whose products round their factors)
+and in bf16 (PyTorch: autocast), each against PyTorch's best of the same precision; sweeps in f32, as their files have it.
 
 Printed: milliseconds, the ratio of the medians (below 1: ddpm-lab is faster), the share of the processor's peak that ddpm-lab
 reaches by direct counting of operations (peak measured by `ddpm-lab bench`; Winograd convolutions can pass 100 %), and the
@@ -246,7 +246,7 @@ def processes_run_step(batch, seconds, cores):
 
 
 # What the file says in each precision; PyTorch's is set by the variant.
-PRECISIONS = {"cpu": {"f32": ""}, "cuda": {"tf32": ', matmul_precision = "tf32"', "bf16": ', dtype = "bf16"'}}
+PRECISIONS = {"cpu": {"f32": ""}, "cuda": {"f32": "", "tf32": ', matmul_precision = "tf32"', "bf16": ', dtype = "bf16"'}}
 
 
 # ---- ddpm-lab -------------------------------------------------------------------------------------------------------------
@@ -317,6 +317,7 @@ MLP_SWEEP = STEP.format(data=POINTS, model=MLP, batch=256, more="").replace("ste
 def measure(workload, precision, lab, args):
     """Seconds of the rounds by variant, ddpm-lab first; its share of peak and the processes' memory."""
     name, kind = workload["name"], workload["kind"]
+    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = precision == "tf32"
     seen, shares, memory = {"ddpm-lab": []}, [], 0
     runs = {}
     if kind == "network":
@@ -381,7 +382,6 @@ def main():
     parser.add_argument("--markdown", action="store_true")
     args = parser.parse_args()
     torch.set_num_threads(len(os.sched_getaffinity(0)))
-    torch.backends.cuda.matmul.allow_tf32 = torch.backends.cudnn.allow_tf32 = True
     torch.backends.cudnn.benchmark = True
     chosen = [w for w in WORKLOADS if not args.only or any(w["name"] == o or w["name"].startswith(o + "-") for o in args.only.split(","))]
     if not chosen:

@@ -1,9 +1,10 @@
-//! Convolutions in NHWC: 1 × 1 by one product, 3 × 3 by cuDNN or unfolded.
+//! Convolutions in NHWC: 1 × 1 by one product, 3 × 3 by our own kernels, cuDNN, or unfolded.
 
 use super::buffer::{Buffer, address, attach};
+use super::conv3x3::Shape3x3;
 use super::elementwise::{add_bias, sum_rows};
 use super::launch::{Arg, int};
-use super::{cudnn, linear};
+use super::{conv3x3, cudnn, linear};
 use crate::ops::tape::whole;
 use candle_core::{Result, Tensor};
 
@@ -24,16 +25,6 @@ pub struct Sizes {
     pub before: usize,
 }
 
-/// A 3 × 3 convolution of stride 1 with one row of zeros all round.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
-pub(super) struct Shape3x3 {
-    pub batch: usize,
-    pub height: usize,
-    pub width: usize,
-    pub c_in: usize,
-    pub c_out: usize,
-}
-
 impl Sizes {
     fn out_pixels(&self) -> usize {
         self.batch * self.out_height * self.out_width
@@ -44,7 +35,7 @@ impl Sizes {
         self.taps * self.taps * self.c_in
     }
 
-    /// As cuDNN takes it, where it does: padding that differs between the sides is none it knows.
+    /// As the kernels and cuDNN take it, where they do: padding that differs between the sides is none they know.
     fn same(&self) -> Option<Shape3x3> {
         let &Self { batch, height, width, c_in, c_out, .. } = self;
         ((self.taps, self.stride, self.before) == (3, 1, 1)).then_some(Shape3x3 { batch, height, width, c_in, c_out })
@@ -84,14 +75,10 @@ impl Sizes {
 pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, s: Sizes) -> Result<Tensor> {
     let (x, w, bias) = (whole(x)?, whole(w)?, whole(bias)?);
     let y = match s.same() {
-        Some(shape) => cudnn::forward(&x, &w, shape)?,
-        None => None,
+        Some(shape) if conv3x3::multiplies(x.dtype(), shape, s.c_out) => conv3x3::forward(&x, &w, &bias, shape)?,
+        Some(shape) => add_bias(cudnn::forward(&x, &w, shape)?.map_or_else(|| unfolded(&x, &w, &s), Ok)?, &bias, s.batch)?,
+        None => add_bias(unfolded(&x, &w, &s)?, &bias, s.batch)?,
     };
-    let y = match y {
-        Some(y) => y,
-        None => Buffer::product(&s.unfold(&x.detach())?, &w.detach().reshape((s.c_out, s.patch()))?.t()?)?,
-    };
-    let y = add_bias(y.reshaped((s.batch, s.out_height, s.out_width, s.c_out))?, &bias, s.batch)?;
     attach(y, [&x, &w, &bias], move |inputs, dy| {
         let [x, w, bias] = &inputs.tensors;
         let groups = if bias.rank() == 2 { s.batch } else { 1 };
@@ -101,14 +88,22 @@ pub fn conv2d(x: &Tensor, w: &Tensor, bias: &Tensor, s: Sizes) -> Result<Tensor>
     })
 }
 
+/// Without the bias.
+fn unfolded(x: &Tensor, w: &Tensor, s: &Sizes) -> Result<Buffer> {
+    let y = Buffer::product(&s.unfold(&x.detach())?, &w.detach().reshape((s.c_out, s.patch()))?.t()?)?;
+    y.reshaped((s.batch, s.out_height, s.out_width, s.c_out))
+}
+
 fn gradients(x: &Tensor, w: &Tensor, dy: &Tensor, s: &Sizes, [want_x, want_w, _]: [bool; 3]) -> Result<[Option<Tensor>; 2]> {
     let (mut dx, mut dw) = (None, None);
     if let Some(shape) = s.same() {
         if want_x {
-            dx = cudnn::input_gradient(w, dy, shape)?;
+            let own = conv3x3::multiplies(dy.dtype(), shape, s.c_in);
+            dx = if own { Some(conv3x3::input_gradient(w, dy, shape)?) } else { cudnn::input_gradient(w, dy, shape)? };
         }
         if want_w {
-            dw = cudnn::weight_gradient(x, dy, shape)?;
+            let own = conv3x3::takes(dy.dtype());
+            dw = if own { Some(conv3x3::weight_gradient(x, dy, shape)?) } else { cudnn::weight_gradient(x, dy, shape)? };
         }
     }
     let (rest_x, rest_w) = (want_x && dx.is_none(), want_w && dw.is_none());

@@ -5,7 +5,7 @@
 //! handle and workspace are made once and kept.
 
 use super::buffer::{Buffer, address};
-use super::conv2d::Shape3x3;
+use super::conv3x3::Shape3x3;
 use super::launch::{Arg, int};
 use candle_core::cuda_backend::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
@@ -15,6 +15,9 @@ use std::collections::HashMap;
 use std::ffi::c_void;
 use std::ptr::from_ref;
 use std::sync::Mutex;
+
+/// Whether the build has cuDNN.
+pub(super) const BUILT: bool = true;
 
 /// `None` where cuDNN does not do it.
 pub(super) fn forward(x: &Tensor, w: &Tensor, s: Shape3x3) -> Result<Option<Buffer>> {

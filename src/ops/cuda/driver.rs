@@ -1,7 +1,7 @@
 //! What needs the CUDA driver: opening a device, compiling the kernels, launching them.
 
 use super::launch::{Arg, Grid};
-use super::source::{MODULES, source};
+use super::source::{MODULES, UNITS, source, unit_of};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
 use candle_core::{CudaDevice, CudaStorage, Device, Result, bail};
 use cudarc::driver::{CudaGraph, DevicePtr, LaunchConfig, PushKernelArg, result, sys};
@@ -44,6 +44,11 @@ pub fn allow_tf32(allow: bool) {
     candle_core::cuda_backend::set_gemm_reduced_precision_f32(allow);
 }
 
+/// Whether they may.
+pub(super) fn tf32_allowed() -> bool {
+    candle_core::cuda_backend::gemm_reduced_precision_f32()
+}
+
 pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
     let stream = storage.device.cuda_stream();
     Ok(match &storage.slice {
@@ -58,37 +63,44 @@ pub(super) fn address(storage: &CudaStorage) -> Result<u64> {
     })
 }
 
-/// The module's PTX for a compute capability, by NVRTC.
+/// The PTX of a unit's module for a compute capability, by NVRTC.
 ///
 /// # Errors
 /// With the compiler's messages, if the text does not compile.
-pub(super) fn compile(module: usize, (major, minor): (i32, i32)) -> std::result::Result<String, String> {
+pub(super) fn compile(unit: usize, module: usize, (major, minor): (i32, i32)) -> std::result::Result<String, String> {
     let options = CompileOptions {
         // The kernels fuse where they say so and nowhere else.
         fmad: Some(false),
         options: vec![format!("--gpu-architecture=compute_{major}{minor}")],
-        name: Some(format!("{}.cu", MODULES[module].0)),
+        name: Some(format!("{}_{}.cu", UNITS[unit].0, MODULES[module].0)),
         ..Default::default()
     };
-    match compile_ptx_with_opts(source(module), options) {
+    match compile_ptx_with_opts(source(&UNITS[unit..=unit], module), options) {
         Ok(ptx) => Ok(ptx.to_src()),
         Err(cudarc::nvrtc::CompileError::CompileError { log, .. }) => Err(log.to_string_lossy().into_owned()),
         Err(other) => Err(other.to_string()),
     }
 }
 
+/// A module as candle knows it, and its PTX or what the compiler said.
+type Compiled = (String, std::result::Result<String, String>);
+
 /// Compiled once in a process: a run has one device.
-fn ptx(device: &CudaDevice, module: usize) -> Result<&'static str> {
-    static PTX: [OnceLock<std::result::Result<String, String>>; MODULES.len()] = [const { OnceLock::new() }; MODULES.len()];
+fn compiled(device: &CudaDevice, unit: usize, module: usize) -> Result<(&'static str, &'static str)> {
+    static COMPILED: [[OnceLock<Compiled>; MODULES.len()]; UNITS.len()] =
+        [const { [const { OnceLock::new() }; MODULES.len()] }; UNITS.len()];
     let capability = device.cuda_stream().context().compute_capability().w()?;
-    match PTX[module].get_or_init(|| compile(module, capability)) {
-        Ok(ptx) => Ok(ptx),
-        Err(reason) => bail!("the {} kernels do not compile for compute capability {capability:?}: {reason}", MODULES[module].0),
+    let name = || format!("{}_{}", UNITS[unit].0, MODULES[module].0);
+    match COMPILED[unit][module].get_or_init(|| (name(), compile(unit, module, capability))) {
+        (name, Ok(ptx)) => Ok((name, ptx)),
+        (name, Err(reason)) => bail!("{name} does not compile for compute capability {capability:?}: {reason}"),
     }
 }
 
 pub(super) fn launch(device: &CudaDevice, module: usize, kernel: &'static str, grid: Grid, args: &[Arg]) -> Result<()> {
-    let function = device.get_or_load_custom_func(kernel, MODULES[module].0, ptx(device, module)?)?;
+    let Some(unit) = unit_of(kernel) else { bail!("there is no kernel `{kernel}`") };
+    let (name, ptx) = compiled(device, unit, module)?;
+    let function = device.get_or_load_custom_func(kernel, name, ptx)?;
     let mut builder = function.builder();
     for arg in args {
         match arg {

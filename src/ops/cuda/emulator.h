@@ -14,6 +14,7 @@
 #define __global__
 #define __device__
 #define __shared__ static
+#define __launch_bounds__(...)
 
 struct Dim { unsigned int x, y, z; };
 static Dim threadIdx, blockIdx, blockDim, gridDim;

@@ -1,7 +1,7 @@
 //! Runs the kernels on the host, for tests: their texts, compiled as C++ against a few dozen lines that stand in for CUDA.
 
 use super::launch::{Arg, Grid};
-use super::source::{MODULES, TEXTS, source};
+use super::source::{self, MODULES, UNITS};
 use candle_core::{Result, bail};
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
@@ -81,10 +81,9 @@ pub fn launch(module: usize, kernel: &'static str, grid: Grid, args: &[Arg]) -> 
     }
 }
 
-/// The kernels of the texts: name, and what follows its opening parenthesis up to the next one.
+/// The kernels of every text.
 pub fn kernels() -> Vec<(&'static str, &'static str)> {
-    let heads = TEXTS.iter().flat_map(|text| text.split("__global__ void ").skip(1));
-    heads.map(|rest| rest.split_once('(').expect("a kernel has arguments")).collect()
+    UNITS.iter().flat_map(|(_, texts)| texts.iter().copied()).flat_map(source::kernels).collect()
 }
 
 fn library() -> std::result::Result<&'static Library, String> {
@@ -109,7 +108,7 @@ fn build() -> std::result::Result<Library, String> {
             let text = format!(
                 "{}\n{}\nstatic const emulator::Kernel kernels[] = {{\n{table}}};\n{}",
                 include_str!("emulator.h"),
-                source(module),
+                source::source(&UNITS, module),
                 include_str!("emulator_launch.h")
             );
             let (from, to) = (folder.path().join(format!("{module}.cc")), folder.path().join(format!("{module}.so")));

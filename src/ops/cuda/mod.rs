@@ -17,6 +17,7 @@
 mod attention;
 mod buffer;
 mod conv2d;
+mod conv3x3;
 mod diffusion;
 mod elementwise;
 mod fed;

@@ -19,6 +19,11 @@ pub fn name(_device: &Device) -> Option<String> {
 /// Changes nothing: the build has no CUDA.
 pub fn allow_tf32(_allow: bool) {}
 
+/// Nothing rounds.
+pub(super) fn tf32_allowed() -> bool {
+    false
+}
+
 pub(super) fn address(_storage: &CudaStorage) -> Result<u64> {
     bail!("{ABSENT}")
 }

@@ -93,6 +93,10 @@ fn cases() -> Vec<(String, Vec<Tensor>, Function)> {
             }
         }
     }
+    // So many tiles that a GPU takes the kernels that a small image leaves to cuDNN.
+    let [b, h, w, c_in, c_out] = [33, 9, 17, 36, 40];
+    let inputs = vec![random(&[b, h, w, c_in], 1), random(&[c_out, 3, 3, c_in], 2), random(&[c_out], 3)];
+    case("conv2d of many tiles".into(), inputs, Box::new(|t| ops::conv2d(&t[0], &t[1], &t[2], ConvKind::Same)));
     cases
 }
 
@@ -245,10 +249,13 @@ fn updates_are_those_of_the_host(device: &Device, dtype: DType) {
 fn every_module_compiles_for_the_capabilities_of_ten_years() {
     // The oldest that CUDA 13 knows, A100, H100, and the newest with desktop cards.
     for capability in [(7, 5), (8, 0), (9, 0), (12, 0)] {
-        for (module, (name, ..)) in super::source::MODULES.iter().enumerate() {
-            let ptx = super::driver::compile(module, capability).unwrap_or_else(|log| panic!("{name} for {capability:?}:\n{log}"));
-            for (kernel, _) in super::emulator::kernels() {
-                assert!(ptx.contains(&format!(".entry {kernel}(")), "{name} for {capability:?} lacks {kernel}");
+        for (module, (dtype, ..)) in super::source::MODULES.iter().enumerate() {
+            for (unit, (name, texts)) in super::source::UNITS.iter().enumerate() {
+                let ptx = super::driver::compile(unit, module, capability)
+                    .unwrap_or_else(|log| panic!("{name} in {dtype} for {capability:?}:\n{log}"));
+                for (kernel, _) in texts.iter().flat_map(|text| super::source::kernels(text)) {
+                    assert!(ptx.contains(&format!(".entry {kernel}(")), "{name} in {dtype} for {capability:?} lacks {kernel}");
+                }
             }
         }
     }

@@ -24,6 +24,10 @@ __device__ inline double exponential(double x) { return exp(x); }
 __device__ inline float root(float x) { return sqrtf(x); }
 __device__ inline double root(double x) { return sqrt(x); }
 
+// a b + c, rounded once.
+__device__ inline float fused(float a, float b, float c) { return fmaf(a, b, c); }
+__device__ inline double fused(double a, double b, double c) { return fma(a, b, c); }
+
 // z sigmoid(z), and its derivative.
 __device__ inline real silu_of(real z) { return z / ((real)1 + exponential(-z)); }
 __device__ inline real silu_slope(real z) {
