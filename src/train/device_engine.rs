@@ -18,7 +18,7 @@ use crate::config::Dtype;
 use crate::data::{Shape, Stored};
 use crate::diffusion::SampleTerms;
 use crate::model::{Dropout, Params};
-use crate::ops::cuda::{DeviceExamples, DeviceProcess, DeviceWeights, Fed, Placed, Recorder, with_step_at};
+use crate::ops::cuda::{DeviceExamples, DeviceProcess, DeviceWeights, Fed, Placed, Recorder, home, with_step_at};
 use crate::ops::{self, Tape};
 use crate::optim::{AdamW, Weights};
 use crate::units::Timestep;
@@ -167,7 +167,7 @@ impl DeviceEngine {
             let Shape { height, width, channels } = trainer.dataset.info.shape;
             let x = Tensor::from_slice(&batch.x_t, (batch.t.len(), height, width, channels), &self.device)?;
             let (output, tape) = self.forward(trainer, &x)?;
-            let values = output.flatten_all()?.to_vec1::<f32>()?;
+            let values: Vec<f32> = home(&output)?;
             let (slope, terms, _) = trainer.host_loss(&batch, &values, scale);
             self.learn(tape, &output, Tensor::from_vec(slope, output.shape(), &self.device)?)?;
             Some(terms)
@@ -229,8 +229,8 @@ impl DeviceEngine {
         if self.pending.is_empty() || !(due || self.pending.len() == LEDGER) {
             return Ok(Vec::new());
         }
-        let norms = self.norms.to_vec1::<f64>()?;
-        let terms = if self.process.is_some() { self.terms.flatten_all()?.to_vec1::<f64>()? } else { Vec::new() };
+        let norms: Vec<f64> = home(&self.norms)?;
+        let terms = if self.process.is_some() { home::<f64>(&self.terms)? } else { Vec::new() };
         let batch = self.terms.dim(1)?;
         let mut seen = Vec::with_capacity(self.pending.len());
         for (row, pending) in self.pending.drain(..).enumerate() {

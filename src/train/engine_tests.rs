@@ -5,6 +5,7 @@ use super::trainer::{Outcome, RunOptions, Trainer};
 use super::{Network, TrainError};
 use crate::config::{RunConfig, from_text};
 use crate::data;
+use crate::diffusion::Denoiser;
 use crate::diffusion::bound::{BoundOptions, evaluate};
 use crate::diffusion::timestep_plan::TimestepPlan;
 use crate::diffusion::{Diffusion, GaussianDiffusion};
@@ -16,6 +17,7 @@ use crate::rng::{Purpose, stream};
 use crate::store::{Provenance, ResultsStore, RunDir, read_rows};
 use crate::units::Timestep;
 use candle_core::{DType, Device, Tensor};
+use rayon::prelude::*;
 use std::path::Path;
 use std::sync::Mutex;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -416,6 +418,39 @@ fn emulated_bounds_are_those_of_the_host() {
     standing_in(|| bounds_are_those_of_the_host(&Device::Cpu));
 }
 
+/// Batches of many sizes, from more threads than a device can listen to, some of which it records while others wait for
+/// theirs.
+fn threads_do_not_disturb_each_other(device: &Device) {
+    let config = config(&format!("{EVERY_DAY}{}", NETWORKS[3]));
+    let (diffusion, model) = (diffusion(&config), model(&config));
+    let dataset = data::load(&config.data).unwrap();
+    let (shape, dims) = (dataset.info.shape, dataset.info.shape.dims());
+    let weights: Vec<f32> = model.layout().init(3).iter().enumerate().map(|(i, w)| w + 0.05 * (i as f32).sin()).collect();
+    let x = crate::ops::check::random(&[24 * dims], 7).to_dtype(DType::F32).unwrap().to_vec1::<f32>().unwrap();
+    let t: Vec<Timestep> = (0..24).map(Timestep::from_index).collect();
+    let network = || Network::new(&model, &weights, shape, device).unwrap();
+    let predict = |network: &Network<'_>, size: usize| {
+        let mut output = vec![0.0; size * diffusion.output_dims()];
+        network.predict(&x[..size * dims], &t[..size], &mut output).map(|()| output)
+    };
+    let alone = network();
+    let want: Vec<Vec<f32>> = (1..=24).map(|size| predict(&alone, size).unwrap()).collect();
+    let crowd = network();
+    let pool = cuda::threads_like_this().num_threads(16).build().unwrap();
+    let jobs: Vec<usize> = (0..8 * 24).map(|i| i / 8 + 1).collect();
+    pool.install(|| {
+        jobs.par_iter().with_max_len(1).for_each(|&size| {
+            let found = predict(&crowd, size).unwrap_or_else(|e| panic!("{size}: {e}"));
+            assert!(found == want[size - 1], "{size} samples are others in a crowd than alone");
+        });
+    });
+}
+
+#[test]
+fn threads_do_not_disturb_each_other_on_an_emulated_device() {
+    standing_in(|| threads_do_not_disturb_each_other(&Device::Cpu));
+}
+
 /// `just test-cuda`: the same on a GPU.
 #[cfg(feature = "cuda")]
 mod on_a_gpu {
@@ -435,6 +470,12 @@ mod on_a_gpu {
     #[ignore = "needs a GPU: just test-cuda"]
     fn cuda_bounds_are_those_of_the_host() {
         bounds_are_those_of_the_host(&device());
+    }
+
+    #[test]
+    #[ignore = "needs a GPU: just test-cuda"]
+    fn cuda_keeps_threads_apart() {
+        threads_do_not_disturb_each_other(&device());
     }
 
     #[test]

@@ -5,9 +5,10 @@ use crate::diffusion::{Denoiser, DenoiserError, Diffusion, Job, SampleTerms};
 use crate::model::{Model, Params};
 use crate::ops::cuda::{self, DeviceExamples, DeviceProcess, Fed, Placed, Recorder};
 use crate::units::Timestep;
-use candle_core::{DType, Device, Tensor};
+use candle_core::{DType, Device, Tensor, WithDType};
 use std::cell::RefCell;
 use std::collections::HashMap;
+use std::collections::hash_map::Entry;
 use std::sync::{Mutex, PoisonError};
 
 /// A model with detached weights: predictions keep no graph.
@@ -76,7 +77,7 @@ impl Denoiser for Network<'_> {
                 let y = self.model.forward_embedded(&self.params, r.input.tensor(), r.sinusoids.tensor(), None)?;
                 r.output.copy_from(&y)
             };
-            self.repeat(What::Prediction, t, made, |r| r.input.write(x_t), forward)?.to_vec1::<f32>()?
+            self.repeat(What::Prediction, t, made, |r| r.input.write(x_t), forward)?
         } else {
             let x = Tensor::from_slice(x_t, shape, &self.device)?;
             self.model.forward(&self.params, &x, t, None)?.flatten_all()?.to_vec1::<f32>()?
@@ -104,31 +105,32 @@ impl Denoiser for Network<'_> {
 }
 
 impl Network<'_> {
-    /// What `work` puts out for a batch, on the device, after `write` has written its input.
-    fn repeat(
+    /// What `work` puts out for a batch, after `write` has written its input.
+    ///
+    /// No tensor outlives the lock: while a thread has the device record, whatever another asked of it, a copy to the host or
+    /// the end of a tensor, would become part of the recording and not be done.
+    fn repeat<T: WithDType>(
         &self,
         what: What,
         t: &[Timestep],
         made: impl Fn() -> candle_core::Result<(Fed, Fed)>,
         write: impl Fn(&Repeated) -> candle_core::Result<()>,
         work: impl Fn(&Repeated) -> candle_core::Result<()>,
-    ) -> candle_core::Result<Tensor> {
+    ) -> candle_core::Result<Vec<T>> {
+        let sinusoids = self.model.embed(t)?;
         let mut repeated = self.repeated.lock().unwrap_or_else(PoisonError::into_inner);
-        let this = match repeated.remove(&(what, t.len())) {
-            Some(known) => known,
-            None => {
+        let this = match repeated.entry((what, t.len())) {
+            Entry::Occupied(known) => known.into_mut(),
+            Entry::Vacant(place) => {
                 let (input, output) = made()?;
                 let sinusoids = Fed::new(&self.device, (t.len(), self.model.embedding_width()), DType::F32)?;
-                Repeated { recorder: RefCell::default(), input, sinusoids, output }
+                place.insert(Repeated { recorder: RefCell::default(), input, sinusoids, output })
             }
         };
-        write(&this)?;
-        this.sinusoids.write(&self.model.embed(t)?)?;
-        this.recorder.borrow_mut().run(&self.device, || work(&this), Ok)?;
-        // A copy: the next batch of this size, which another thread may begin at once, writes to the same place.
-        let output = this.output.tensor().copy()?;
-        repeated.insert((what, t.len()), this);
-        Ok(output)
+        write(this)?;
+        this.sinusoids.write(&sinusoids)?;
+        this.recorder.borrow_mut().run(&self.device, || work(this), Ok)?;
+        cuda::home(this.output.tensor())
     }
 
     fn device_terms(&self, process: &DeviceProcess, examples: &DeviceExamples, jobs: &[Job]) -> candle_core::Result<Vec<SampleTerms>> {
@@ -142,8 +144,7 @@ impl Network<'_> {
             let output = self.model.forward_embedded(&self.params, &batch.x_t, r.sinusoids.tensor(), None)?;
             process.loss(&batch, &output, None, r.output.tensor()).map(drop)
         };
-        let terms = self.repeat(What::Terms, &t, made, |r| r.input.write(&places), work)?;
-        let numbers = terms.flatten_all()?.to_vec1::<f64>()?;
+        let numbers: Vec<f64> = self.repeat(What::Terms, &t, made, |r| r.input.write(&places), work)?;
         Ok(numbers.chunks_exact(4).map(|v| SampleTerms { mse: v[0], x0_mse: v[1], vb: v[2] }).collect())
     }
 }

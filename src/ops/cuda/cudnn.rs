@@ -6,6 +6,7 @@
 
 use super::buffer::{Buffer, address};
 use super::conv3x3::Shape3x3;
+use super::driver;
 use super::launch::{Arg, int};
 use candle_core::cuda_backend::{DeviceId, WrapErr};
 use candle_core::{CudaDevice, DType, Device, Result, Tensor, bail};
@@ -191,7 +192,8 @@ struct Library {
     handle: sys::cudnnHandle_t,
     /// Descriptors and what cuDNN can do with them; `None`: nothing.
     plans: HashMap<(DType, bool, Shape3x3, Pass), Option<Plan>>,
-    workspace: Option<CudaSlice<u8>>,
+    /// The last is in use. None is given back: recordings use those that were the last when they were made.
+    workspaces: Vec<CudaSlice<u8>>,
 }
 
 // SAFETY: cuDNN's handles and descriptors may be used by any thread, by one at a time; the mutex around the library sees to it.
@@ -215,7 +217,7 @@ fn library(x: &Tensor) -> Result<Option<(&CudaDevice, Locked)>> {
         let handle = result::create_handle().map_err(refused)?;
         // SAFETY: the stream lives as long as the device, and the device as long as the process's only run.
         unsafe { result::set_stream(handle, stream.cu_stream() as *mut _) }.map_err(refused)?;
-        *guard = Some(Library { device: device.id(), handle, plans: HashMap::new(), workspace: None });
+        *guard = Some(Library { device: device.id(), handle, plans: HashMap::new(), workspaces: Vec::new() });
     }
     Ok(Some((device, Locked(guard))))
 }
@@ -241,11 +243,13 @@ impl Locked {
         }
         let Some(&Some((descriptors, algorithm, bytes))) = library.plans.get(&key) else { return Ok(false) };
         let stream = device.cuda_stream();
-        if bytes > library.workspace.as_ref().map_or(0, CudaSlice::len) {
-            library.workspace = None;
-            library.workspace = Some(device.alloc_zeros::<u8>(bytes)?);
+        if bytes > library.workspaces.last().map_or(0, CudaSlice::len) {
+            if driver::is_recording(&Device::Cuda(device.clone()))? {
+                bail!("cuDNN wants memory in the middle of a recording")
+            }
+            library.workspaces.push(device.alloc_zeros::<u8>(bytes.next_power_of_two())?);
         }
-        let space = library.workspace.as_ref().map_or(std::ptr::null_mut(), |w| w.device_ptr(&stream).0 as *mut c_void);
+        let space = library.workspaces.last().map_or(std::ptr::null_mut(), |w| w.device_ptr(&stream).0 as *mut c_void);
         match call(library.handle, &descriptors, algorithm, (space, bytes)) {
             Ok(()) => Ok(true),
             Err(CudnnError(sys::cudnnStatus_t::CUDNN_STATUS_NOT_SUPPORTED)) => {

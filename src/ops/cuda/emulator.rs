@@ -6,14 +6,36 @@ use candle_core::{Result, bail};
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_int, c_void};
 use std::process::Command;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Mutex, OnceLock};
 
-thread_local!(static STANDS_IN: Cell<bool> = const { Cell::new(false) });
+/// The device that the CPU stands in for on this thread; each [`standing_in`] has its own.
+type Stand = Option<&'static AtomicBool>;
+
+thread_local!(static STAND: Cell<Stand> = const { Cell::new(None) });
 
 /// Whether this thread's CPU tensors go through the operations for CUDA.
 pub fn stands_in() -> bool {
-    STANDS_IN.get()
+    STAND.get().is_some()
+}
+
+/// Where this thread stands, for [`stand_there`].
+pub fn stand() -> Stand {
+    STAND.get()
+}
+
+/// Where a device would record, one that is stood in for is out of bounds for a while.
+pub fn as_if_recording() {
+    if let Some(recording) = STAND.get() {
+        recording.store(true, Ordering::SeqCst);
+        std::thread::sleep(std::time::Duration::from_millis(1));
+        recording.store(false, Ordering::SeqCst);
+    }
+}
+
+/// Whether this thread's stood-in-for device is out of bounds.
+pub fn is_recording() -> bool {
+    STAND.get().is_some_and(|recording| recording.load(Ordering::SeqCst))
 }
 
 /// Launches so far: a test that means the device can see that it was one.
@@ -24,8 +46,8 @@ pub fn launches() -> u64 {
 static LAUNCHES: AtomicU64 = AtomicU64::new(0);
 
 /// From now on on this thread: for the threads of a pool inside [`standing_in`].
-pub fn stand_in_here() {
-    STANDS_IN.set(true);
+pub fn stand_there(stand: Stand) {
+    STAND.set(stand);
 }
 
 /// Runs `f` with the emulator in place of a device, or says why it cannot.
@@ -37,10 +59,10 @@ pub fn standing_in<R>(f: impl FnOnce() -> R) -> Option<R> {
     struct Back;
     impl Drop for Back {
         fn drop(&mut self) {
-            STANDS_IN.set(false);
+            STAND.set(None);
         }
     }
-    STANDS_IN.set(true);
+    STAND.set(Some(Box::leak(Box::new(AtomicBool::new(false)))));
     let _back = Back;
     Some(f())
 }
@@ -142,8 +164,8 @@ fn build() -> std::result::Result<Library, String> {
 
 /// Runs `f` on the CPU proper, inside [`standing_in`].
 pub fn stand_aside<R>(f: impl FnOnce() -> R) -> R {
-    let before = STANDS_IN.replace(false);
+    let before = STAND.replace(None);
     let result = f();
-    STANDS_IN.set(before);
+    STAND.set(before);
     result
 }

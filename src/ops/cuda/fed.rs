@@ -64,6 +64,23 @@ impl Fed {
     }
 }
 
+/// The numbers of a tensor, on the host.
+///
+/// # Errors
+/// If the device fails, or is recording: what is asked of it then is not done.
+pub fn home<T: WithDType>(x: &Tensor) -> Result<Vec<T>> {
+    let recording = driver::is_recording(x.device())?;
+    #[cfg(test)]
+    let recording = recording || super::emulator::is_recording();
+    if recording {
+        bail!("a device that records has no numbers to give")
+    }
+    let numbers = x.flatten_all()?.to_vec1::<T>()?;
+    // The copy waits for the device, but a failure of that is told to the next call alone: this one.
+    x.device().synchronize()?;
+    Ok(numbers)
+}
+
 fn copy(from: &Tensor, to: &Tensor) -> Result<()> {
     if to.dtype() != from.dtype() || to.elem_count() != from.elem_count() {
         bail!("{:?} in {:?} cannot be copied to {:?} in {:?}", from.dims(), from.dtype(), to.dims(), to.dtype())

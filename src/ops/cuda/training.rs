@@ -2,7 +2,7 @@
 
 use super::buffer::{Buffer, address};
 use super::driver;
-use super::fed::Fed;
+use super::fed::{Fed, home};
 use super::launch::{Arg, BLOCK, Grid, int, launch};
 use crate::optim::Constants;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
@@ -153,7 +153,7 @@ impl DeviceWeights {
     /// # Errors
     /// If the device fails.
     pub fn download(&self) -> Result<[Vec<f32>; 4]> {
-        let [raw, ema, first, second] = [&self.raw, &self.ema, &self.first_moment, &self.second_moment].map(|t| t.to_vec1::<f32>());
+        let [raw, ema, first, second] = [&self.raw, &self.ema, &self.first_moment, &self.second_moment].map(home::<f32>);
         Ok([raw?, ema?, first?, second?])
     }
 }
