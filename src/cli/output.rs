@@ -43,6 +43,13 @@ fn console_width() -> Option<usize> {
     (answer == 0 && size.ws_col > 0).then_some(usize::from(size.ws_col))
 }
 
+/// `text` in lines within the width, the first after `indent`, the others two further in.
+pub fn wrapped(indent: &str, text: &str) -> String {
+    let further = format!("{indent}  ");
+    let options = textwrap::Options::new(width()).initial_indent(indent).subsequent_indent(if indent.is_empty() { "" } else { &further });
+    textwrap::fill(text, options) + "\n"
+}
+
 /// Columns of text, numbers to the right.
 pub struct Table {
     head: Vec<String>,
@@ -62,6 +69,22 @@ impl Table {
 
     pub fn row(&mut self, cells: Vec<String>) {
         self.rows.push(cells);
+    }
+
+    /// Takes out those of the named columns that say the same in every row, and returns them as `name value`.
+    pub fn take_constant(&mut self, names: &[&str]) -> Vec<String> {
+        let mut taken = Vec::new();
+        for name in names {
+            let Some(c) = self.head.iter().position(|h| h == name) else { continue };
+            let Some(value) = self.rows.first().map(|row| row[c].clone()) else { continue };
+            if self.rows.iter().all(|row| row[c] == value) {
+                self.head.remove(c);
+                self.right.remove(c);
+                self.rows.iter_mut().for_each(|row| drop(row.remove(c)));
+                taken.push(format!("{name} {value}"));
+            }
+        }
+        taken
     }
 
     /// The table, each line within the width; what does not fit is cut from the last column.

@@ -1,6 +1,6 @@
 //! `plan`: what an experiment file expands to, what is done, what the rest costs, and what to know before it runs.
 
-use super::output::{Table, duration, print, short};
+use super::output::{Table, duration, print, short, wrapped};
 use super::{CliError, PickArgs, StoreArgs, cells, exit, load_picked, sweep};
 use crate::config::{EvalTimesteps, Grid, GridRun};
 use crate::diffusion::preflight::Preflight;
@@ -163,15 +163,16 @@ fn left(runs: &[&GridRun], states: &[Standing], costs: &[Cost]) -> String {
     };
     let total: f64 = costs.iter().map(|c| c.flops).sum();
     let bytes: f64 = each().map(|(s, c)| s.left * c.bytes).sum();
-    format!(
-        "\nLeft: {} of {} TFLOP, about {} of one core {basis}; about {} on disk; {} steps of batch {} in the first run.\n",
+    let text = format!(
+        "Left: {} of {} TFLOP, about {} of one core {basis}; about {} on disk; {} steps of batch {} in the first run.",
         short(left / 1e12),
         short(total / 1e12),
         duration(left / rate),
         units::bytes(bytes.max(1e6)),
         runs[0].config.train.steps,
         runs[0].config.train.batch_size,
-    )
+    );
+    format!("\n{}", wrapped("", &text))
 }
 
 /// One line per distinct process of the grid, and warnings in words.
@@ -200,12 +201,18 @@ pub fn preflight(grid: &Grid) -> Result<String, CliError> {
             shown.push(row);
         }
     }
-    let mut text = format!(
-        "\nBefore it runs, in bits/dim. L_0 floor: the decoder's cost under an exact mean at this fixed variance. says 0: the bound\nof a network that puts out 0, as training begins; at t = T: the last step's part of it.\n{}",
-        table.render("  ")
+    let everywhere = table.take_constant(&["T", "prediction", "variance"]);
+    let mut text = "\n".to_owned();
+    text += &wrapped(
+        "",
+        "Before it runs, in bits/dim. L_0 floor: the decoder's cost under an exact mean at this fixed variance. says 0: the bound of a network that puts out 0, as training begins; at t = T: the last step's part of it.",
     );
+    if !everywhere.is_empty() {
+        text += &wrapped("", &format!("In every row: {}.", everywhere.join(", ")));
+    }
+    text += &table.render("  ");
     for warning in warnings(grid)? {
-        text += &format!("  warning: {warning}\n");
+        text += &wrapped("  ", &format!("warning: {warning}"));
     }
     Ok(text)
 }
