@@ -58,7 +58,7 @@ impl Shape3x3 {
 /// Whether every pixel of an image at this place begins on a vector of four.
 fn vectors(image: Arg, channels: usize, dtype: DType) -> Arg {
     let Arg::Address(at) = image else { unreachable!("an image has an address") };
-    Arg::Int(i32::from(channels % 4 == 0 && at % (4 * dtype.size_in_bytes() as u64) == 0))
+    Arg::Int(i32::from(channels.is_multiple_of(4) && at.is_multiple_of(4 * dtype.size_in_bytes() as u64)))
 }
 
 /// `bias` is `[C_out]` or `[B, C_out]`.
