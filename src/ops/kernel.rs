@@ -1,6 +1,7 @@
 //! What the operations share: access to storage, matrix products, and loops that sum in a fixed order.
 
 use super::real::Real;
+use super::tile_product::tile_product_at;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
 /// Runs `$body` with `$T` standing for the number type of `$dtype`.
@@ -117,6 +118,10 @@ fn reach(rows: usize, cols: usize, row: usize, col: usize) -> usize {
     (rows - 1) * row + (cols - 1) * col + 1
 }
 
+/// Numbers of a right factor that stays in the cache of a core while the rows of the left one pass, so that it need not be
+/// packed.
+const IN_CACHE: usize = 1 << 16;
+
 /// # Safety
 /// `dst` can be written at m rows of n elements, `dst_row` apart, and read where `store` adds; m and n are not 0 and
 /// `dst_row` is at least n.
@@ -131,6 +136,11 @@ unsafe fn product_at<T: Real>(
 ) {
     if k > 0 {
         assert!(reach(m, k, a.row, a.col) <= a.data.len() && reach(k, n, b.row, b.col) <= b.data.len(), "a factor is too small");
+    }
+    let tiles = size_of::<T>() == 4 && crate::simd::has_512_bits();
+    if tiles && b.col == 1 && n.is_multiple_of(LANES) && scale == T::ONE && k > 0 && k * n <= IN_CACHE {
+        // SAFETY: the caller's promises are those that are asked for.
+        return unsafe { tile_product_at((m, n, k), dst, dst_row, store, a, b.data, b.row) };
     }
     // SAFETY: every element the product reads lies inside the two slices, as asserted above; for `dst` the caller answers,
     // and distinct (row, column) pairs of it are distinct places, as dst_row >= n.

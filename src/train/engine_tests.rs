@@ -419,8 +419,8 @@ fn emulated_bounds_are_those_of_the_host() {
 }
 
 /// Batches of many sizes, from more threads than a device can listen to, some of which it records while others wait for
-/// theirs.
-fn threads_do_not_disturb_each_other(device: &Device) {
+/// theirs. `tolerance`: a library may sum in another order where it is recorded.
+fn threads_do_not_disturb_each_other(device: &Device, tolerance: f32) {
     let config = config(&format!("{EVERY_DAY}{}", NETWORKS[3]));
     let (diffusion, model) = (diffusion(&config), model(&config));
     let dataset = data::load(&config.data).unwrap();
@@ -441,14 +441,15 @@ fn threads_do_not_disturb_each_other(device: &Device) {
     pool.install(|| {
         jobs.par_iter().with_max_len(1).for_each(|&size| {
             let found = predict(&crowd, size).unwrap_or_else(|e| panic!("{size}: {e}"));
-            assert!(found == want[size - 1], "{size} samples are others in a crowd than alone");
+            let near = |(a, b): (&f32, &f32)| (a - b).abs() <= tolerance * b.abs().max(1.0);
+            assert!(found.iter().zip(&want[size - 1]).all(near), "{size} samples are others in a crowd than alone");
         });
     });
 }
 
 #[test]
 fn threads_do_not_disturb_each_other_on_an_emulated_device() {
-    standing_in(|| threads_do_not_disturb_each_other(&Device::Cpu));
+    standing_in(|| threads_do_not_disturb_each_other(&Device::Cpu, 0.0));
 }
 
 /// `just test-cuda`: the same on a GPU.
@@ -475,7 +476,7 @@ mod on_a_gpu {
     #[test]
     #[ignore = "needs a GPU: just test-cuda"]
     fn cuda_keeps_threads_apart() {
-        threads_do_not_disturb_each_other(&device());
+        threads_do_not_disturb_each_other(&device(), 1e-4);
     }
 
     #[test]
