@@ -117,6 +117,29 @@ fn an_experiment_can_take_over_the_constants_of_another() {
 }
 
 #[test]
+fn what_every_row_of_a_plan_says_is_said_once_and_no_line_is_too_long() {
+    let lab = Lab::new();
+    lab.write("tiny.toml", TINY);
+    let table = |axes: &[&str]| {
+        let output = lab.command(&[&["plan", "tiny.toml"], axes].concat()).env("COLUMNS", "80").output().unwrap();
+        let plan = String::from_utf8(output.stdout).unwrap();
+        let from = plan.find("Before it runs").unwrap_or_else(|| panic!("{plan}"));
+        let head = plan[from..].lines().find(|line| line.contains("abar_T")).unwrap().to_owned();
+        (head, plan[from..].to_owned())
+    };
+    let (head, text) = table(&["diffusion.schedule=linear,cosine", "diffusion.timesteps=50"]);
+    assert!(text.contains("In every row: T 50, prediction epsilon, variance fixed_large."), "{text}");
+    assert!(!head.contains("prediction") && !head.contains(" T  "), "{head}");
+    assert!(text.contains("warning:") && text.lines().all(|line| line.chars().count() <= 80), "{text}");
+    // What differs is a column.
+    let (head, text) = table(&["diffusion.timesteps=50,60"]);
+    assert!(
+        head.contains("   T  ") && !head.contains("variance") && text.contains("In every row: prediction epsilon, variance fixed_large."),
+        "{text}"
+    );
+}
+
+#[test]
 fn a_plan_warns_of_a_schedule_that_leaves_signal() {
     let lab = Lab::new();
     lab.write("trap.toml", "[base]\ndiffusion.timesteps = 100\n[grid]\ndiffusion.schedule = [\"linear\", \"linear_scaled\"]\n");

@@ -14,17 +14,25 @@ struct alignas(4 * sizeof(real)) Real4 { real at[4]; };
 // What is computed on and what arrives meanwhile; doubles have room for one.
 #define BUFFERS (sizeof(real) == 4 ? 2 : 1)
 
-// Copies that arrive later: `sent` ends a batch, and `all_arrived_but_last` waits for those before it, or, where one buffer
-// is all there is, for it too.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 template <typename T>
-__device__ inline void send(Real4* to, const T* from, bool there) {
+__device__ inline void copy(Real4* to, const T* from, bool there) {
+    Real4 four;
+#pragma unroll
+    for (int k = 0; k < 4; k++) four.at[k] = there ? widen(from[k]) : (real)0;
+    *to = four;
+}
+
+// Copies that may arrive later: `sent` ends a batch, and `all_arrived_but_last` waits for those before it, or, where one
+// buffer is all there is, for it too. bf16 is widened on the way, which no such copy does.
+#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+__device__ inline void send(Real4* to, const real* from, bool there) {
     unsigned int place = (unsigned int)__cvta_generic_to_shared(to);
     int bytes = there ? 16 : 0;
 #pragma unroll
     for (int part = 0; part < (int)sizeof(Real4); part += 16)
         asm volatile("cp.async.ca.shared.global [%0], [%1], 16, %2;" ::"r"(place + part), "l"((const char*)from + part), "r"(bytes));
 }
+__device__ inline void send(Real4* to, const bf16* from, bool there) { copy(to, from, there); }
 __device__ inline void sent() { asm volatile("cp.async.commit_group;" ::: "memory"); }
 __device__ inline void all_arrived_but_last() {
     if (BUFFERS > 1) asm volatile("cp.async.wait_group 1;" ::: "memory");
@@ -32,23 +40,10 @@ __device__ inline void all_arrived_but_last() {
 }
 #else
 template <typename T>
-__device__ inline void send(Real4* to, const T* from, bool there) {
-    Real4 four;
-#pragma unroll
-    for (int k = 0; k < 4; k++) four.at[k] = there ? (real)from[k] : (real)0;
-    *to = four;
-}
+__device__ inline void send(Real4* to, const T* from, bool there) { copy(to, from, there); }
 __device__ inline void sent() {}
 __device__ inline void all_arrived_but_last() {}
 #endif
-
-// bf16 is widened on the way, which no copy does.
-__device__ inline void send(Real4* to, const bf16* from, bool there) {
-    Real4 four;
-#pragma unroll
-    for (int k = 0; k < 4; k++) four.at[k] = there ? (real)widen(from[k]) : (real)0;
-    *to = four;
-}
 
 // Where a tile lies.
 struct Place { int image, row, column; };
