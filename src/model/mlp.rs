@@ -105,9 +105,9 @@ fn waves(x: &Tensor, octaves: u32) -> Result<Tensor> {
         return Ok(x.clone());
     }
     let (batch, dims) = x.dims2()?;
-    let rates: Vec<f64> = (0..octaves).map(|k| f64::from(1u32 << k) * std::f64::consts::PI).collect();
-    let rates = Tensor::new(rates, x.device())?.to_dtype(x.dtype())?.reshape((1, 1, octaves as usize))?;
-    let angles = x.reshape((batch, dims, 1))?.broadcast_mul(&rates)?.reshape((batch, dims * octaves as usize))?;
+    // Factors, not a tensor of them: nothing is sent to a device that may be recording.
+    let angles: Vec<Tensor> = (0..octaves).map(|k| x.affine(f64::from(1u32 << k) * std::f64::consts::PI, 0.0)).collect::<Result<_>>()?;
+    let angles = Tensor::stack(&angles, 2)?.reshape((batch, dims * octaves as usize))?;
     ops::concat(&ops::concat(x, &angles.sin()?)?, &angles.cos()?)
 }
 

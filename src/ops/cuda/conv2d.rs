@@ -65,6 +65,8 @@ impl Sizes {
         if self.taps == 1 {
             return patches.reshape(shape);
         }
+        // The kernel counts the patches' numbers too.
+        int(patches.elem_count())?;
         let dx = Buffer::new(patches.device(), shape, patches.dtype())?;
         let args = [self.args()?, vec![address(patches)?, dx.address()?]].concat();
         Ok(dx.fill(patches.dtype(), "fold", &args)?.tensor())

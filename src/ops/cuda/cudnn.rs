@@ -199,10 +199,11 @@ struct Library {
 // SAFETY: cuDNN's handles and descriptors may be used by any thread, by one at a time; the mutex around the library sees to it.
 unsafe impl Send for Library {}
 
-static LIBRARY: Mutex<Option<Library>> = Mutex::new(None);
+/// One for each device that was opened: a process has one, its tests several, one after the other.
+static LIBRARIES: Mutex<Vec<Library>> = Mutex::new(Vec::new());
 
-/// Locked for one call.
-struct Locked(std::sync::MutexGuard<'static, Option<Library>>);
+/// All locked for one call, and the one it is for.
+struct Locked(std::sync::MutexGuard<'static, Vec<Library>>, usize);
 
 /// The library for the device of `x`; `None` where it has no business with its type.
 fn library(x: &Tensor) -> Result<Option<(&CudaDevice, Locked)>> {
@@ -210,16 +211,18 @@ fn library(x: &Tensor) -> Result<Option<(&CudaDevice, Locked)>> {
     if !matches!(x.dtype(), DType::F32 | DType::BF16) {
         return Ok(None);
     }
-    let mut guard = LIBRARY.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
-    if guard.as_ref().is_none_or(|l| l.device != device.id()) {
+    let mut libraries = LIBRARIES.lock().unwrap_or_else(std::sync::PoisonError::into_inner);
+    let known = libraries.iter().position(|l| l.device == device.id());
+    if known.is_none() {
         let stream = device.cuda_stream();
         stream.context().bind_to_thread().w()?;
         let handle = result::create_handle().map_err(refused)?;
         // SAFETY: the stream lives as long as the device, and the device as long as the process's only run.
         unsafe { result::set_stream(handle, stream.cu_stream() as *mut _) }.map_err(refused)?;
-        *guard = Some(Library { device: device.id(), handle, plans: HashMap::new(), workspaces: Vec::new() });
+        libraries.push(Library { device: device.id(), handle, plans: HashMap::new(), workspaces: Vec::new() });
     }
-    Ok(Some((device, Locked(guard))))
+    let index = known.unwrap_or(libraries.len() - 1);
+    Ok(Some((device, Locked(libraries, index))))
 }
 
 impl Locked {
@@ -232,7 +235,7 @@ impl Locked {
         pass: Pass,
         call: impl Fn(sys::cudnnHandle_t, &Descriptors, Algorithm, (*mut c_void, usize)) -> std::result::Result<(), CudnnError>,
     ) -> Result<bool> {
-        let Some(library) = self.0.as_mut() else { bail!("cuDNN was not opened") };
+        let library = &mut self.0[self.1];
         device.cuda_stream().context().bind_to_thread().w()?;
         let tf32 = candle_core::cuda_backend::gemm_reduced_precision_f32();
         let key = (dtype, tf32, s, pass);

@@ -3,10 +3,11 @@
 use super::launch::{Arg, Grid};
 use super::source::{MODULES, UNITS, source, unit_of};
 use candle_core::cuda_backend::{CudaStorageSlice, WrapErr};
-use candle_core::{CudaDevice, CudaStorage, Device, Result, bail};
-use cudarc::driver::{CudaGraph, DevicePtr, LaunchConfig, PushKernelArg, result, sys};
+use candle_core::{CudaDevice, CudaStorage, Device, Result, WithDType, bail};
+use cudarc::driver::{CudaGraph, CudaStream, DevicePtr, LaunchConfig, PushKernelArg, result, sys};
 use cudarc::nvrtc::{CompileOptions, compile_ptx_with_opts};
-use std::sync::OnceLock;
+use std::ffi::c_void;
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 
 /// Device number `ordinal`, with one stream on which all its work runs in the order of the calls, from whatever thread.
 ///
@@ -18,7 +19,20 @@ pub fn open(ordinal: usize) -> Result<Device> {
     // SAFETY: there is one stream only, which orders every use of every allocation; events would be waited for in vain.
     unsafe { device.as_cuda_device()?.disable_event_tracking() };
     keep_memory(device.as_cuda_device()?)?;
+    give_cublas_memory(device.as_cuda_device()?)?;
     Ok(device)
+}
+
+/// One piece of memory for cuBLAS to work in, as large as NVIDIA recommends. Left to itself it takes another for each recording,
+/// and may sum in another order there.
+fn give_cublas_memory(device: &CudaDevice) -> Result<()> {
+    const BYTES: usize = 32 << 20;
+    let memory = device.alloc_zeros::<u8>(BYTES)?;
+    let at = memory.device_ptr(&device.cuda_stream()).0;
+    // SAFETY: the memory is the device's, and is never given back.
+    unsafe { cudarc::cublas::sys::cublasSetWorkspace_v2(*device.cublas_handle().handle(), at as *mut c_void, BYTES) }.result().w()?;
+    std::mem::forget(memory);
+    Ok(())
 }
 
 /// Freed memory stays with the process, for the next step's tensors: by default the driver gives all of it back whenever the
@@ -119,12 +133,40 @@ pub(super) fn launch(device: &CudaDevice, module: usize, kernel: &'static str, g
     Ok(())
 }
 
+/// The numbers of copies that a stream has not been waited for since: a driver may read them when the copy's turn comes, and
+/// only on most machines reads them at once.
+static ON_THE_WAY: Mutex<Vec<(usize, Vec<u8>)>> = Mutex::new(Vec::new());
+
 /// Copies numbers to memory that begins at `to`: after the work before it on the stream, before what follows.
-pub(super) fn upload<T>(device: &CudaDevice, to: u64, from: &[T]) -> Result<()> {
+pub(super) fn upload<T: WithDType>(device: &CudaDevice, to: u64, from: &[T]) -> Result<()> {
     let stream = device.cuda_stream();
     stream.context().bind_to_thread().w()?;
-    // SAFETY: the caller holds memory for so many numbers. `from` is pageable, so it has been read when the call returns.
-    unsafe { result::memcpy_htod_async(to, from, stream.cu_stream()) }.w()
+    // SAFETY: numbers are bytes without gaps.
+    let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of_val(from)) }.to_vec();
+    let mut on_the_way = ON_THE_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+    // SAFETY: the caller holds memory for so many numbers; the bytes stay until the stream has been waited for.
+    unsafe { result::memcpy_htod_async(to, &bytes, stream.cu_stream()) }.w()?;
+    on_the_way.push((stream.cu_stream() as usize, bytes));
+    Ok(())
+}
+
+/// Copies numbers from memory that begins at `from`, after all the work before, and waits for them.
+pub(super) fn download<T: WithDType>(device: &CudaDevice, from: u64, to: &mut [T]) -> Result<()> {
+    let stream = device.cuda_stream();
+    stream.context().bind_to_thread().w()?;
+    let arrived = {
+        let mut on_the_way = ON_THE_WAY.lock().unwrap_or_else(PoisonError::into_inner);
+        let own = stream.cu_stream() as usize;
+        on_the_way.extract_if(.., |(of, _)| *of == own).collect::<Vec<_>>()
+    };
+    // SAFETY: the caller holds memory of so many numbers, and `to` is not looked at before the stream has been waited for.
+    let copied = unsafe { result::memcpy_dtoh_async(to, from, stream.cu_stream()) };
+    if let Err(error) = stream.synchronize() {
+        // Nobody knows then what is still read.
+        std::mem::forget(arrived);
+        return Err(error).w();
+    }
+    copied.w()
 }
 
 /// Copies bytes from one place on the device to another, in the order of the stream.
@@ -151,12 +193,39 @@ pub fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Opti
     let _known = device.enable_cuda_graph_htod_cache();
     let stream = device.cuda_stream();
     stream.begin_capture(sys::CUstreamCaptureMode::CU_STREAM_CAPTURE_MODE_THREAD_LOCAL).w()?;
+    let capture = Capture(&stream);
     let done = work();
-    let graph = stream.end_capture(sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+    let graph = capture.end();
     done?;
-    match graph.w()? {
+    match graph? {
         Some(graph) => Ok(Some(Recording(graph))),
         None => bail!("the device recorded nothing"),
+    }
+}
+
+/// A stream that records, until this is dropped at the latest: it would take all that follows for part of the recording.
+struct Capture<'a>(&'a Arc<CudaStream>);
+
+impl Capture<'_> {
+    fn end(self) -> Result<Option<CudaGraph>> {
+        // What the release of some memory left behind would be told in the place of ending anything.
+        let earlier = self.0.context().check_err();
+        let graph = self.0.end_capture(sys::CUgraphInstantiate_flags::CUDA_GRAPH_INSTANTIATE_FLAG_AUTO_FREE_ON_LAUNCH);
+        earlier.w()?;
+        graph.w()
+    }
+}
+
+impl Drop for Capture<'_> {
+    fn drop(&mut self) {
+        // SAFETY: the stream is open, and its context that of this thread since the recording began.
+        unsafe {
+            let stream = self.0.cu_stream();
+            if result::stream::is_capturing(stream) != Ok(sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE) {
+                // An error here is one that the caller has: `end` did not succeed.
+                let _ = result::stream::end_capture(stream).map(|graph| (!graph.is_null()).then(|| result::graph::destroy(graph)));
+            }
+        }
     }
 }
 
@@ -172,7 +241,7 @@ pub fn rehearse(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<()
 /// Whether the device records what it is told.
 pub(super) fn is_recording(device: &Device) -> Result<bool> {
     let Device::Cuda(device) = device else { return Ok(false) };
-    Ok(device.cuda_stream().capture_status().w()? == sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_ACTIVE)
+    Ok(device.cuda_stream().capture_status().w()? != sys::CUstreamCaptureStatus::CU_STREAM_CAPTURE_STATUS_NONE)
 }
 
 impl Recording {

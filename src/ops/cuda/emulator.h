@@ -1,6 +1,8 @@
 // Enough of CUDA for the kernels to run on the host: the threads of a block are fibers that a scheduler takes in turns
 // from one __syncthreads to the next; blocks follow each other. Every other launch goes backwards through threads and
-// blocks, so that a result that depends on their order shows.
+// blocks, so that a result that depends on their order shows. Copies that may arrive later arrive when they are waited for,
+// and until then NaN stands in their places, so that one that nobody waits for shows too.
+#define EMULATED
 #include <cmath>
 #include <cstdint>
 #include <cstdio>
@@ -24,7 +26,9 @@ static inline unsigned int __float_as_uint(float x) { unsigned int bits; std::me
 static inline float __uint_as_float(unsigned int bits) { float x; std::memcpy(&x, &bits, 4); return x; }
 
 namespace emulator {
-struct Fiber { ucontext_t context; bool finished; };
+struct Copy { void* to; const void* from; size_t bytes; bool there; };
+// `batches`: copies under way, those of the last still being sent.
+struct Fiber { ucontext_t context; bool finished; std::vector<std::vector<Copy>> batches; };
 static ucontext_t scheduler;
 static std::vector<Fiber> fibers;
 static std::vector<char> stacks;
@@ -60,6 +64,7 @@ static bool run_block(bool backwards) {
     if (fibers.size() < threads) { fibers.resize(threads); stacks.resize(threads * STACK); }
     for (unsigned long t = 0; t < threads; t++) {
         fibers[t].finished = false;
+        fibers[t].batches.assign(1, {});
         getcontext(&fibers[t].context);
         fibers[t].context.uc_stack.ss_sp = stacks.data() + t * STACK;
         fibers[t].context.uc_stack.ss_size = STACK;
@@ -79,6 +84,23 @@ static bool run_block(bool backwards) {
             current = nullptr;
             return finished == threads;
         }
+    }
+}
+
+static void send(void* to, const void* from, size_t bytes, bool there) {
+    std::memset(to, 0xff, bytes);
+    current->batches.back().push_back(Copy{to, from, bytes, there});
+}
+static void sent() { current->batches.emplace_back(); }
+// All that was sent, but for the last `later` batches.
+static void arrive(size_t later) {
+    auto& batches = current->batches;
+    while (batches.size() > later + 1) {
+        for (const Copy& copy : batches.front()) {
+            if (copy.there) std::memcpy(copy.to, copy.from, copy.bytes);
+            else std::memset(copy.to, 0, copy.bytes);
+        }
+        batches.erase(batches.begin());
     }
 }
 

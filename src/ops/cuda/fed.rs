@@ -36,6 +36,7 @@ impl Fed {
         if T::DTYPE != self.0.dtype() || numbers.len() != self.0.elem_count() {
             bail!("{} numbers in {:?} do not fit into {:?} in {:?}", numbers.len(), T::DTYPE, self.0.dims(), self.0.dtype())
         }
+        awake(self.0.device(), "takes")?;
         let to = place(&self.0)?;
         match self.0.device() {
             Device::Cuda(device) => driver::upload(device, to, numbers),
@@ -69,16 +70,28 @@ impl Fed {
 /// # Errors
 /// If the device fails, or is recording: what is asked of it then is not done.
 pub fn home<T: WithDType>(x: &Tensor) -> Result<Vec<T>> {
-    let recording = driver::is_recording(x.device())?;
+    awake(x.device(), "gives")?;
+    let Device::Cuda(device) = x.device() else { return x.flatten_all()?.to_vec1() };
+    if x.dtype() != T::DTYPE {
+        bail!("numbers in {:?} were asked for in {:?}", x.dtype(), T::DTYPE)
+    }
+    // Held until the copy is done.
+    let x = x.contiguous()?;
+    let mut numbers = vec![T::from_f64(0.0); x.elem_count()];
+    driver::download(device, place(&x)?, &mut numbers)?;
+    Ok(numbers)
+}
+
+/// # Errors
+/// If the device is recording: what is asked of it then is not done, but becomes part of the recording.
+fn awake(device: &Device, does: &str) -> Result<()> {
+    let recording = driver::is_recording(device)?;
     #[cfg(test)]
     let recording = recording || super::emulator::is_recording();
     if recording {
-        bail!("a device that records has no numbers to give")
+        bail!("a device that records {does} no numbers")
     }
-    let numbers = x.flatten_all()?.to_vec1::<T>()?;
-    // The copy waits for the device, but a failure of that is told to the next call alone: this one.
-    x.device().synchronize()?;
-    Ok(numbers)
+    Ok(())
 }
 
 fn copy(from: &Tensor, to: &Tensor) -> Result<()> {

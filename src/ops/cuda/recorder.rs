@@ -1,7 +1,7 @@
 //! Work that a device does many times over: told kernel by kernel at first, then as one recording.
 
-use super::driver::{Recording, record, rehearse};
-use candle_core::{Device, Result};
+use super::driver::{Recording, is_recording, record, rehearse};
+use candle_core::{Device, Result, bail};
 
 /// How the device is told of one piece of work, whose tensors keep their places ([`Fed`](super::Fed)).
 pub struct Recorder(Told);
@@ -59,6 +59,9 @@ impl Recorder {
             (recording, _) => {
                 if let Err(error) = recording {
                     tracing::warn!("the device cannot record this network, and is told kernel by kernel: {error}");
+                }
+                if is_recording(device)? {
+                    bail!("the device does not end a recording")
                 }
                 self.0 = Told::OneByOne;
                 work().map(drop)

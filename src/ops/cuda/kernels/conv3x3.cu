@@ -22,9 +22,14 @@ __device__ inline void copy(Real4* to, const T* from, bool there) {
     *to = four;
 }
 
-// Copies that may arrive later: `sent` ends a batch, and `all_arrived_but_last` waits for those before it, or, where one
-// buffer is all there is, for it too. bf16 is widened on the way, which no such copy does.
-#if defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
+// Copies that may arrive later: `sent` ends a batch, and `all_arrived_but_last` waits for the batches before the last, or,
+// where one buffer is all there is, for that too. bf16 is widened on the way, which no such copy does.
+#if defined(EMULATED)
+__device__ inline void send(Real4* to, const real* from, bool there) { emulator::send(to, from, sizeof(Real4), there); }
+__device__ inline void send(Real4* to, const bf16* from, bool there) { copy(to, from, there); }
+__device__ inline void sent() { emulator::sent(); }
+__device__ inline void all_arrived_but_last() { emulator::arrive(BUFFERS - 1); }
+#elif defined(__CUDA_ARCH__) && __CUDA_ARCH__ >= 800
 __device__ inline void send(Real4* to, const real* from, bool there) {
     unsigned int place = (unsigned int)__cvta_generic_to_shared(to);
     int bytes = there ? 16 : 0;
@@ -126,10 +131,13 @@ extern "C" __launch_bounds__(32 * WARPS, sizeof(real) == 4 ? 3 : 1) __global__ v
         }
     };
     fill(0);
+    sent();
 #pragma unroll 1
     for (int chunk = 0; chunk < chunks; chunk++) {
-        if (BUFFERS > 1 && chunk + 1 < chunks) fill(chunk + 1);
-        sent();
+        if (BUFFERS > 1) {
+            if (chunk + 1 < chunks) fill(chunk + 1);
+            sent();
+        }
         all_arrived_but_last();
         __syncthreads();
         const Real4* weight = weights[chunk % BUFFERS] + 2 * group;
@@ -157,7 +165,10 @@ extern "C" __launch_bounds__(32 * WARPS, sizeof(real) == 4 ? 3 : 1) __global__ v
                     }
             }
         __syncthreads();
-        if (BUFFERS == 1 && chunk + 1 < chunks) fill(chunk + 1);
+        if (BUFFERS == 1 && chunk + 1 < chunks) {
+            fill(chunk + 1);
+            sent();
+        }
     }
 
     int row = place.row + line, out = (int)blockIdx.y * OUTS + 8 * group;
@@ -226,10 +237,13 @@ extern "C" __launch_bounds__(96) __global__ void conv3x3_weights(
     };
     int step = (int)gridDim.x, buffer = 0;
     if ((int)blockIdx.x < tiles) fill((int)blockIdx.x, 0);
+    sent();
 #pragma unroll 1
     for (int tile = (int)blockIdx.x; tile < tiles; tile += step) {
-        if (BUFFERS > 1 && tile + step < tiles) fill(tile + step, 1 - buffer);
-        sent();
+        if (BUFFERS > 1) {
+            if (tile + step < tiles) fill(tile + step, 1 - buffer);
+            sent();
+        }
         all_arrived_but_last();
         __syncthreads();
         Place place = place_of(tile, height, width);
@@ -258,8 +272,12 @@ extern "C" __launch_bounds__(96) __global__ void conv3x3_weights(
             }
         }
         __syncthreads();
-        if (BUFFERS > 1) buffer = 1 - buffer;
-        else if (tile + step < tiles) fill(tile + step, 0);
+        if (BUFFERS > 1) {
+            buffer = 1 - buffer;
+        } else if (tile + step < tiles) {
+            fill(tile + step, 0);
+            sent();
+        }
     }
 
 #pragma unroll

@@ -23,8 +23,9 @@ struct Part { real count, mean, squares; };
 
 // [Chan83]
 __device__ inline Part joined(Part a, Part b) {
+    if (b.count == (real)0) return a;
+    if (a.count == (real)0) return b;
     real count = a.count + b.count;
-    if (count == (real)0) return a;
     real off = b.mean - a.mean, share = b.count / count;
     Part both = {count, a.mean + off * share, a.squares + b.squares + off * off * a.count * share};
     return both;
