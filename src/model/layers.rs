@@ -2,7 +2,7 @@
 
 use super::params::{Declared, DiskLayout, ParamId, ParamInit, ParamLayout, Params};
 use super::{Init, ModelError};
-use crate::ops::{Activation, ConvKind, add, conv2d, group_norm, layer_norm, linear};
+use crate::ops::{Activation, ConvKind, add, conv2d, group_norm, layer_norm, linear, upsample_conv2d};
 use candle_core::{Result, Tensor};
 
 /// Whether a layer starts at its full scale, or at zero under [`Init::Ddpm`].
@@ -118,6 +118,11 @@ impl Conv {
     /// With another bias than its own: `[C_out]` or `[B, C_out]`.
     pub(super) fn forward_with_bias(&self, params: &Params, x: &Tensor, bias: &Tensor) -> Result<Tensor> {
         conv2d(x, params.get(self.weight), bias, self.kind)
+    }
+
+    /// Of the image at twice its size, by nearest neighbours.
+    pub(super) fn forward_upsampled(&self, params: &Params, x: &Tensor) -> Result<Tensor> {
+        upsample_conv2d(x, params.get(self.weight), params.get(self.bias))
     }
 }
 

@@ -179,7 +179,7 @@ impl UNet2d {
                 h = level.attend(i, &pass, resnet.forward(&pass, &ops::concat(&h, &skip)?)?)?;
             }
             if let Some(up) = &level.sampler {
-                h = up.forward(params, &ops::upsample2x(&h)?)?;
+                h = up.forward_upsampled(params, &h)?;
             }
         }
         self.conv_out.forward(params, &self.norm_out.forward(params, &h, Activation::Silu)?)

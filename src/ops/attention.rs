@@ -1,7 +1,7 @@
 //! Scaled dot-product attention. [Vaswani17, Eq. 1]
 
 use super::cuda;
-use super::kernel::{LANES, Store, by_dtype, lanes, lanes_mut, matrix, product, slice, with_slices};
+use super::kernel::{LANES, Store, by_dtype, lanes, lanes_mut, matrix, product, slice, unspecified, with_slices};
 use super::real::Real;
 use super::tape::{apply3, tracked};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -101,7 +101,7 @@ impl CustomOp3 for Attention {
         let out = by_dtype!(dtype, "attention", T => {
             let (q, k, v): (&[T], &[T], &[T]) = (slice(q, ql)?, slice(k, kl)?, slice(v, vl)?);
             if self.keep {
-                let mut weights = vec![0.0; s.batch * s.heads * s.tokens * s.tokens];
+                let mut weights = unspecified(s.batch * s.heads * s.tokens * s.tokens);
                 let out = forward(q, k, v, s, &mut weights);
                 // Set once: candle runs a forward pass once per operation object.
                 let _ = self.weights.set(T::to_cpu_storage_owned(weights));
@@ -135,7 +135,7 @@ impl CustomOp3 for Attention {
 fn forward<T: Real>(q: &[T], k: &[T], v: &[T], s: Sizes, weights: &mut [T]) -> Vec<T> {
     let (n, c, d) = (s.tokens, s.channels(), s.head);
     let shared = weights.len() == n * n;
-    let mut out = vec![T::ZERO; q.len()];
+    let mut out = unspecified(q.len());
     for (at, weights_at) in s.parts() {
         let weights = &mut weights[if shared { 0 } else { weights_at }..][..n * n];
         let scale = T::from_f64(s.scale());
@@ -150,9 +150,9 @@ fn forward<T: Real>(q: &[T], k: &[T], v: &[T], s: Sizes, weights: &mut [T]) -> V
 fn backward<T: Real>(q: &[T], k: &[T], v: &[T], dout: &[T], weights: &[T], s: Sizes) -> [Vec<T>; 3] {
     let (n, c, d) = (s.tokens, s.channels(), s.head);
     let scale = T::from_f64(s.scale());
-    let mut dq = vec![T::ZERO; q.len()];
-    let mut dk = vec![T::ZERO; q.len()];
-    let mut dv = vec![T::ZERO; q.len()];
+    let mut dq = unspecified(q.len());
+    let mut dk = unspecified(q.len());
+    let mut dv = unspecified(q.len());
     T::with_scratch(n * n, |ds| {
         for (at, weights_at) in s.parts() {
             let weights = &weights[weights_at..weights_at + n * n];

@@ -9,7 +9,7 @@
 
 use super::cuda;
 use super::gradient_sink::into_place;
-use super::kernel::{Store, by_dtype, matrix, product, slice, sum_rows, with_slices};
+use super::kernel::{Store, by_dtype, matrix, product, slice, sum_rows, unspecified, with_slices};
 use super::linear;
 use super::real::Real;
 use super::tape::{apply3, tracked};
@@ -82,12 +82,12 @@ pub(super) fn reference(x: &Tensor, w: &Tensor, bias: &Tensor, kind: ConvKind) -
 
 /// The sizes of one convolution; one that exists fits together.
 #[derive(Clone, Copy)]
-struct Geometry {
-    batch: usize,
-    height: usize,
-    width: usize,
-    c_in: usize,
-    c_out: usize,
+pub(super) struct Geometry {
+    pub(super) batch: usize,
+    pub(super) height: usize,
+    pub(super) width: usize,
+    pub(super) c_in: usize,
+    pub(super) c_out: usize,
     out_height: usize,
     out_width: usize,
     /// Rows and columns of the kernel.
@@ -99,7 +99,7 @@ struct Geometry {
 }
 
 impl Geometry {
-    fn new(x: &[usize], w: &[usize], bias: &[usize], kind: ConvKind) -> Result<Self> {
+    pub(super) fn new(x: &[usize], w: &[usize], bias: &[usize], kind: ConvKind) -> Result<Self> {
         let (&[batch, height, width, c_in], &[c_out, kh, kw, w_in]) = (x, w) else {
             bail!("conv2d: input {x:?} must be [B, H, W, C_in] and weight {w:?} [C_out, k, k, C_in]")
         };
@@ -134,7 +134,7 @@ impl Geometry {
         self.height * self.width
     }
 
-    fn out_pixels(&self) -> usize {
+    pub(super) fn out_pixels(&self) -> usize {
         self.out_height * self.out_width
     }
 
@@ -193,8 +193,12 @@ impl CustomOp3 for Conv2d {
     ) -> Result<(Option<Tensor>, Option<Tensor>, Option<Tensor>)> {
         let g = Geometry::new(x.dims(), w.dims(), bias.dims(), self.kind)?;
         by_dtype!(x.dtype(), "conv2d", T => with_slices::<T, _, 3>([x, w, dy], |[xs, ws, dys]| {
-            // Slots of gradients that nobody asks for stay empty.
-            let mut dx = vec![0.0; if tracked(x) { xs.len() } else { 0 }];
+            // Slots of gradients that nobody asks for stay empty; folded patches are added to what is there.
+            let mut dx = match (tracked(x), self.kind) {
+                (false, _) => Vec::new(),
+                (true, ConvKind::Down(_)) => vec![0.0; xs.len()],
+                (true, _) => unspecified(xs.len()),
+            };
             let dw = into_place(w, |dw| match self.kind {
                 ConvKind::Pointwise => linear::gradients(xs, ws, dys, (g.batch * g.pixels(), g.c_in, g.c_out), &mut dx, dw),
                 ConvKind::Same => same_gradients(xs, ws, dys, &g, &mut dx, dw),
@@ -212,7 +216,7 @@ impl CustomOp3 for Conv2d {
 }
 
 fn forward<T: Real>(x: &[T], w: &[T], bias: &[T], g: &Geometry) -> Vec<T> {
-    let mut y = vec![T::ZERO; g.batch * g.out_pixels() * g.c_out];
+    let mut y = unspecified(g.batch * g.out_pixels() * g.c_out);
     if g.stride == 1 && g.taps == 3 {
         same(x, w, bias, g, &mut y);
         return y;
@@ -235,12 +239,12 @@ fn forward<T: Real>(x: &[T], w: &[T], bias: &[T], g: &Geometry) -> Vec<T> {
     y
 }
 
-fn bias_of<'a, T>(bias: &'a [T], g: &Geometry, image: usize) -> &'a [T] {
+pub(super) fn bias_of<'a, T>(bias: &'a [T], g: &Geometry, image: usize) -> &'a [T] {
     let at = if g.bias_per_sample { image * g.c_out } else { 0 };
     &bias[at..at + g.c_out]
 }
 
-fn bias_gradient<T: Real>(dy: &[T], g: &Geometry, db: &mut [T]) {
+pub(super) fn bias_gradient<T: Real>(dy: &[T], g: &Geometry, db: &mut [T]) {
     let of_samples = |out: &mut [T]| {
         for (dy, db) in dy.chunks_exact(g.out_pixels() * g.c_out).zip(out.chunks_exact_mut(g.c_out)) {
             sum_rows(dy, g.out_pixels(), g.c_out, db);

@@ -4,6 +4,7 @@
 //! return none to the tape, which the trainer would have to copy. A parameter that is used a second time, or that belongs to
 //! another operation, goes the tape's way; [`Places::sum`] takes both.
 
+use super::kernel::unspecified;
 use super::real::Real;
 use super::tape::{Slopes, Tape, tracked};
 use candle_core::{Result, Storage, Tensor, TensorId, bail};
@@ -135,7 +136,7 @@ pub(super) fn into_place<T: Real>(parameter: &Tensor, compute: impl FnOnce(&mut 
             Vec::new()
         }
         None => {
-            let mut own = vec![T::ZERO; parameter.elem_count()];
+            let mut own = unspecified(parameter.elem_count());
             compute(&mut own);
             own
         }

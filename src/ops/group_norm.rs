@@ -2,7 +2,7 @@
 
 use super::Activation;
 use super::cuda;
-use super::kernel::{Columns, LANES, by_dtype, column_sums, lanes, lanes_mut, silu_of, silu_slope, slice, with_slices};
+use super::kernel::{Columns, LANES, by_dtype, column_sums, lanes, lanes_mut, silu_of, silu_slope, slice, unspecified, with_slices};
 use super::real::Real;
 use super::tape::apply3;
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -180,7 +180,7 @@ fn by_group<T: Real>(s: Sizes, per_channel: &[T], out: &mut [f64]) {
 /// `y`, and mean and reciprocal deviation of each sample's groups.
 fn forward<T: Real>(x: &[T], gamma: &[T], beta: &[T], s: Sizes, eps: f64, activation: Activation) -> (Vec<T>, Vec<(f64, f64)>) {
     let c = s.channels;
-    let mut y = vec![T::ZERO; x.len()];
+    let mut y = unspecified(x.len());
     let mut moments = Vec::with_capacity(s.batch * s.groups);
     let mut per_channel = vec![T::ZERO; 3 * c];
     let mut per_group = vec![0.0; s.groups];
@@ -233,7 +233,7 @@ fn backward<T: Real>(
     activation: Activation,
 ) -> (Vec<T>, Vec<T>, Vec<T>) {
     let c = s.channels;
-    let mut dx = vec![T::ZERO; x.len()];
+    let mut dx = unspecified(x.len());
     let (mut dgamma, mut dbeta) = (vec![T::ZERO; c], vec![T::ZERO; c]);
     let mut per_channel = vec![T::ZERO; 6 * c];
     for (i, ((x, dy), dx)) in

@@ -1,7 +1,7 @@
 //! What the operations share: access to storage, matrix products, and loops that sum in a fixed order.
 
 use super::real::Real;
-use super::tile_product::tile_product_at;
+use super::tile_product::tile_product;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
 /// Runs `$body` with `$T` standing for the number type of `$dtype`.
@@ -21,6 +21,21 @@ macro_rules! by_dtype {
     };
 }
 pub(super) use by_dtype;
+
+/// `n` numbers, whichever they are, for a result that is written whole: nobody clears them. In tests they are NaN, so that a
+/// number which was not written shows.
+pub(super) fn unspecified<T: Real>(n: usize) -> Vec<T> {
+    let mut numbers: Vec<T> = Vec::with_capacity(n);
+    // SAFETY: there is room for n numbers, and every bit pattern is one. For all the compiler knows the assembly, which is empty,
+    // writes them.
+    unsafe {
+        std::arch::asm!("/* {0} */", in(reg) numbers.as_mut_ptr(), options(nostack, preserves_flags));
+        numbers.set_len(n);
+    }
+    #[cfg(test)]
+    numbers.fill(T::from_f64(f64::NAN));
+    numbers
+}
 
 /// Numbers handled together in a loop; sums have this many partial sums on every instruction set.
 pub(super) const LANES: usize = 16;
@@ -91,65 +106,25 @@ pub(super) fn product<T: Real>(
         return;
     }
     assert!(reach(m, n, dst_row, 1) <= dst.len() && dst_row >= n, "a product's destination is too small");
-    // SAFETY: every element that is written lies inside `dst`, as asserted, which is not aliased, being a unique borrow.
-    unsafe { product_at((m, n, k), dst.as_mut_ptr(), dst_row, store, scale, a, b) };
-}
-
-/// `scale · a · b` in memory that nobody had to clear.
-///
-/// # Panics
-/// If a matrix reaches beyond its slice.
-pub(super) fn product_new<T: Real>((m, n, k): (usize, usize, usize), scale: T, a: Matrix<'_, T>, b: Matrix<'_, T>) -> Vec<T> {
     if k == 0 {
-        return vec![T::ZERO; m * n];
+        if store == Store::Overwrite {
+            dst.chunks_mut(dst_row).take(m).for_each(|row| row[..n].fill(T::ZERO));
+        }
+        return;
     }
-    let mut dst = Vec::with_capacity(m * n);
-    if m > 0 && n > 0 {
-        // SAFETY: there is room for m rows of n, and a product that overwrites reads none of it.
-        unsafe { product_at((m, n, k), dst.as_mut_ptr(), n, Store::Overwrite, scale, a, b) };
-        // SAFETY: with k > 0 the product has written all m · n elements.
-        unsafe { dst.set_len(m * n) };
-    }
-    dst
-}
-
-/// The place after the last element.
-fn reach(rows: usize, cols: usize, row: usize, col: usize) -> usize {
-    (rows - 1) * row + (cols - 1) * col + 1
-}
-
-/// Numbers of a right factor that stays in the cache of a core while the rows of the left one pass, so that it need not be
-/// packed.
-const IN_CACHE: usize = 1 << 16;
-
-/// # Safety
-/// `dst` can be written at m rows of n elements, `dst_row` apart, and read where `store` adds; m and n are not 0 and
-/// `dst_row` is at least n.
-unsafe fn product_at<T: Real>(
-    (m, n, k): (usize, usize, usize),
-    dst: *mut T,
-    dst_row: usize,
-    store: Store,
-    scale: T,
-    a: Matrix<'_, T>,
-    b: Matrix<'_, T>,
-) {
-    if k > 0 {
-        assert!(reach(m, k, a.row, a.col) <= a.data.len() && reach(k, n, b.row, b.col) <= b.data.len(), "a factor is too small");
-    }
+    assert!(reach(m, k, a.row, a.col) <= a.data.len() && reach(k, n, b.row, b.col) <= b.data.len(), "a factor is too small");
     let tiles = size_of::<T>() == 4 && crate::simd::has_512_bits();
-    if tiles && b.col == 1 && n.is_multiple_of(LANES) && scale == T::ONE && k > 0 && k * n <= IN_CACHE {
-        // SAFETY: the caller's promises are those that are asked for.
-        return unsafe { tile_product_at((m, n, k), dst, dst_row, store, a, b.data, b.row) };
+    if tiles && b.col == 1 && n.is_multiple_of(LANES) && scale == T::ONE && k * n <= IN_CACHE {
+        return tile_product((m, n, k), dst, dst_row, store, a, b.data, b.row);
     }
-    // SAFETY: every element the product reads lies inside the two slices, as asserted above; for `dst` the caller answers,
-    // and distinct (row, column) pairs of it are distinct places, as dst_row >= n.
+    // SAFETY: every element the product reads lies inside the two slices, and every element it writes inside `dst`, a unique
+    // borrow, as asserted; distinct (row, column) pairs of `dst` are distinct places, as dst_row >= n.
     unsafe {
         gemm::gemm(
             m,
             n,
             k,
-            dst,
+            dst.as_mut_ptr(),
             1,
             dst_row as isize,
             store == Store::Add,
@@ -168,6 +143,15 @@ unsafe fn product_at<T: Real>(
         );
     }
 }
+
+/// The place after the last element.
+fn reach(rows: usize, cols: usize, row: usize, col: usize) -> usize {
+    (rows - 1) * row + (cols - 1) * col + 1
+}
+
+/// Numbers of a right factor that stays in the cache of a core while the rows of the left one pass, so that it need not be
+/// packed.
+const IN_CACHE: usize = 1 << 16;
 
 /// `N` consecutive numbers from `at`.
 #[inline(always)]
@@ -300,6 +284,15 @@ mod tests {
                 assert!((dst[i * 9 + j] - want).abs() < 1e-12);
             }
         }
+    }
+
+    #[test]
+    fn a_sum_of_nothing_is_zero() {
+        let mut dst = vec![1.0_f32; 5];
+        product((2, 2, 0), &mut dst, 3, Store::Add, 1.0, matrix(&[], 1, 1), matrix(&[], 1, 1));
+        assert_eq!(dst, [1.0; 5]);
+        product((2, 2, 0), &mut dst, 3, Store::Overwrite, 1.0, matrix(&[], 1, 1), matrix(&[], 1, 1));
+        assert_eq!(dst, [0.0, 0.0, 1.0, 0.0, 0.0]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 
 use super::attention::total;
 use super::cuda;
-use super::kernel::{LANES, by_dtype, lanes, lanes_mut, slice, with_slices};
+use super::kernel::{LANES, by_dtype, lanes, lanes_mut, slice, unspecified, with_slices};
 use super::real::Real;
 use super::tape::{apply3, tracked};
 use candle_core::{CpuStorage, CustomOp3, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -68,7 +68,7 @@ impl CustomOp3 for LayerNorm {
         let dtype = if matches!(x, CpuStorage::F32(_)) { DType::F32 } else { DType::F64 };
         let y = by_dtype!(dtype, "layer_norm", T => {
             let x: &[T] = slice(x, xl)?;
-            let mut y = vec![0.0; x.len()];
+            let mut y = unspecified(x.len());
             let mut moments = vec![0.0; if self.keep { 2 * x.len() / c } else { 0 }];
             forward(x, slice(gamma, gl)?, slice(beta, bl)?, self.eps, &mut y, &mut moments);
             if self.keep {
@@ -91,7 +91,7 @@ impl CustomOp3 for LayerNorm {
         let c = channels(x.dims(), gamma.dims(), beta.dims())?;
         let Some(moments) = self.moments.get() else { bail!("layer_norm: the backward pass found nothing kept by the forward pass") };
         by_dtype!(x.dtype(), "layer_norm", T => with_slices::<T, _, 3>([x, gamma, dy], |[xs, gammas, dys]| {
-            let (mut dx, mut dgamma, mut dbeta) = (vec![0.0; xs.len()], vec![0.0; c], vec![0.0; c]);
+            let (mut dx, mut dgamma, mut dbeta) = (unspecified(xs.len()), vec![0.0; c], vec![0.0; c]);
             backward(xs, gammas, dys, T::cpu_storage_as_slice(moments)?, [&mut dx, &mut dgamma, &mut dbeta]);
             let wrap = |v: Vec<T>, like: &Tensor| Tensor::from_vec(v, like.shape(), like.device()).map(Some);
             Ok((wrap(dx, x)?, wrap(dgamma, gamma)?, wrap(dbeta, beta)?))

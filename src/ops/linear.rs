@@ -3,7 +3,7 @@
 use super::Activation;
 use super::cuda;
 use super::gradient_sink::into_place;
-use super::kernel::{Store, by_dtype, map2, matrix, product, product_new, silu_of, silu_slope, slice, sum_rows, with_slices};
+use super::kernel::{Store, by_dtype, map2, matrix, product, silu_of, silu_slope, slice, sum_rows, unspecified, with_slices};
 use super::real::Real;
 use super::tape::{apply3, tracked};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -116,12 +116,8 @@ impl CustomOp3 for Linear {
                     &through_activation
                 }
             };
-            let dx = if tracked(x) {
-                product_new((rows, n_in, n_out), T::ONE, matrix(dz, n_out, 1), matrix(ws, n_in, 1))
-            } else {
-                Vec::new()
-            };
-            let dw = into_place(w, |dw| gradients(xs, ws, dz, (rows, n_in, n_out), &mut [], dw));
+            let mut dx = unspecified(if tracked(x) { xs.len() } else { 0 });
+            let dw = into_place(w, |dw| gradients(xs, ws, dz, (rows, n_in, n_out), &mut dx, dw));
             let db = into_place(bias, |db| {
                 if !db.is_empty() {
                     sum_rows(dz, rows, n_out, db);
@@ -134,7 +130,7 @@ impl CustomOp3 for Linear {
 }
 
 fn activate<T: Real>(z: &[T]) -> Vec<T> {
-    let mut y = vec![T::ZERO; z.len()];
+    let mut y = unspecified(z.len());
     let out = &mut y[..];
     crate::simd::dispatch(
         #[inline(always)]
@@ -144,7 +140,7 @@ fn activate<T: Real>(z: &[T]) -> Vec<T> {
 }
 
 fn deactivate<T: Real>(z: &[T], dy: &[T]) -> Vec<T> {
-    let mut dz = vec![T::ZERO; z.len()];
+    let mut dz = unspecified(z.len());
     let out = &mut dz[..];
     crate::simd::dispatch(
         #[inline(always)]

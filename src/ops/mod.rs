@@ -30,6 +30,7 @@ mod tape;
 mod tile_product;
 mod tokens;
 mod upsample2x;
+mod upsample_conv2d;
 mod winograd;
 
 #[cfg(test)]
@@ -48,6 +49,7 @@ pub use product::{dot_products, weighted_sums};
 pub use silu::silu;
 pub use tape::{Slopes, Tape, add, narrow, permute, record, reshape, to_dtype};
 pub use tokens::tokens;
+pub use upsample_conv2d::upsample_conv2d;
 pub use upsample2x::upsample2x;
 
 /// What follows an affine operation inside the same pass over memory.

@@ -1,7 +1,7 @@
 //! `silu(x) = x · sigmoid(x)`.
 
 use super::cuda;
-use super::kernel::{by_dtype, map2, silu_of, silu_slope, slice, with_slices};
+use super::kernel::{by_dtype, map2, silu_of, silu_slope, slice, unspecified, with_slices};
 use super::real::Real;
 use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, Layout, Result, Shape, Tensor};
@@ -27,7 +27,7 @@ impl CustomOp1 for Silu {
 
     fn cpu_fwd(&self, x: &CpuStorage, layout: &Layout) -> Result<(CpuStorage, Shape)> {
         fn run<T: Real>(x: &[T]) -> CpuStorage {
-            let mut y = vec![T::ZERO; x.len()];
+            let mut y = unspecified(x.len());
             let out = &mut y[..];
             crate::simd::dispatch(
                 #[inline(always)]
@@ -44,7 +44,7 @@ impl CustomOp1 for Silu {
 
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         by_dtype!(x.dtype(), "silu", T => with_slices::<T, _, 2>([x, dy], |[xs, dys]| {
-            let mut dx = vec![0.0; xs.len()];
+            let mut dx = unspecified(xs.len());
             let out = &mut dx[..];
             crate::simd::dispatch(
                 #[inline(always)]

@@ -25,28 +25,11 @@ pub(super) fn tile_product<T: Real>(
         return;
     }
     assert!((m - 1) * dst_row + n <= dst.len() && dst_row >= n, "a product's destination is too small");
-    // SAFETY: `dst`, a unique borrow, can be read and written where the tiles do, as asserted.
-    unsafe { tile_product_at((m, n, k), dst.as_mut_ptr(), dst_row, store, a, b, b_row) };
-}
-
-/// The same into memory that nobody had to clear.
-///
-/// # Safety
-/// `dst` can be written at m rows of n elements, `dst_row` apart, and read where `store` adds; it overlaps neither factor, m and
-/// n are not 0, and `dst_row` is at least n.
-pub(super) unsafe fn tile_product_at<T: Real>(
-    (m, n, k): (usize, usize, usize),
-    dst: *mut T,
-    dst_row: usize,
-    store: Store,
-    a: Matrix<'_, T>,
-    b: &[T],
-    b_row: usize,
-) {
     assert!(n.is_multiple_of(LANES) && k > 0, "a tile product of {m} × {n} × {k}");
     assert!((m - 1) * a.row + (k - 1) * a.col < a.data.len() && (k - 1) * b_row + n <= b.len(), "a factor is too small");
-    let p = Operands { a: a.data.as_ptr(), a_row: a.row, a_col: a.col, b: b.as_ptr(), b_row, dst, dst_row, k, store };
-    // SAFETY: every element the tiles read lies inside the two slices, as asserted above; for `dst` the caller answers.
+    let p = Operands { a: a.data.as_ptr(), a_row: a.row, a_col: a.col, b: b.as_ptr(), b_row, dst: dst.as_mut_ptr(), dst_row, k, store };
+    // SAFETY: every element the tiles read lies inside the two slices, and every one they write inside `dst`, a unique borrow,
+    // as asserted above.
     crate::simd::dispatch(
         #[inline(always)]
         || unsafe {

@@ -1,7 +1,7 @@
 //! Nearest-neighbour upsampling by 2.
 
 use super::cuda;
-use super::kernel::{by_dtype, slice, with_slices};
+use super::kernel::{by_dtype, slice, unspecified, with_slices};
 use super::real::Real;
 use super::tape::apply1;
 use candle_core::{CpuStorage, CustomOp1, DType, Layout, Result, Shape, Tensor, WithDType, bail};
@@ -55,7 +55,7 @@ impl CustomOp1 for Upsample2x {
     fn bwd(&self, x: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<Option<Tensor>> {
         let (_, _, w, c) = x.dims4()?;
         by_dtype!(x.dtype(), "upsample2x", T => with_slices::<T, _, 1>([dy], |[dys]| {
-            let mut dx = vec![0.0; dys.len() / 4];
+            let mut dx = unspecified(dys.len() / 4);
             add_blocks::<T>(dys, w, c, &mut dx);
             Tensor::from_vec(dx, x.shape(), x.device()).map(Some)
         }))

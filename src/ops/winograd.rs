@@ -57,7 +57,7 @@ const PLACES: usize = 16;
 
 /// Numbers from the matrix of one place to that of the next: a cache line more than fits, so that the 16 places of one
 /// tile do not compete for the same lines of cache.
-fn stride(rows: usize, channels: usize) -> usize {
+pub(super) fn stride(rows: usize, channels: usize) -> usize {
     rows * channels + LANES
 }
 
@@ -68,8 +68,8 @@ pub(super) fn forward<'a, T: Real>(x: &[T], w: &[T], bias: &dyn Fn(usize) -> &'a
     T::with_scratch(u_len + v_len + m_len + w.len(), |scratch| {
         let (u, rest) = scratch.split_at_mut(u_len);
         let (v, rest) = rest.split_at_mut(v_len);
-        let (m, turned) = rest.split_at_mut(m_len);
-        kernels(w, s, turned, u);
+        let (m, by_input) = rest.split_at_mut(m_len);
+        kernels(w, s, by_input, u);
         for first in (0..s.tiles()).step_by(block) {
             let tiles = first..(first + block).min(s.tiles());
             see(x, s, s.c_in, tiles.clone(), v);
@@ -130,7 +130,7 @@ fn multiply<T: Real>(v: &[T], u: &[T], tiles: usize, (c_in, c_out): (usize, usiz
 // --- Transforms of images ----------------------------------------------------------------------------------------------
 
 #[inline(always)]
-fn load<T: Real, S: Simd>(simd: S, x: &[T::Vector<S>], at: usize) -> V<T, S> {
+pub(super) fn load<T: Real, S: Simd>(simd: S, x: &[T::Vector<S>], at: usize) -> V<T, S> {
     V::new(simd, x[at])
 }
 
@@ -221,21 +221,21 @@ impl<T: Real> Vectorized for See<'_, T> {
 }
 
 /// Where the vectors of a place lie.
-struct Planes<T, S> {
-    vectors: usize,
+pub(super) struct Planes<T, S> {
+    pub(super) vectors: usize,
     step: usize,
     of: std::marker::PhantomData<(T, S)>,
 }
 
 impl<T: Real, S: Simd> Planes<T, S> {
     #[inline(always)]
-    fn new(rows: usize, channels: usize) -> Self {
+    pub(super) fn new(rows: usize, channels: usize) -> Self {
         let lanes = size_of::<T::Vector<S>>() / size_of::<T>();
         Self { vectors: channels / lanes, step: stride(rows, channels) / lanes, of: std::marker::PhantomData }
     }
 
     #[inline(always)]
-    fn at(&self, place: usize, row: usize, part: usize) -> usize {
+    pub(super) fn at(&self, place: usize, row: usize, part: usize) -> usize {
         place * self.step + row * self.vectors + part
     }
 }
@@ -373,19 +373,24 @@ fn kernel3<T: Real, S: Simd>(half: V<T, S>, u: [V<T, S>; 4]) -> [V<T, S>; 3] {
     [u[0] + sum, half * (u[1] - u[2]), sum + u[3]]
 }
 
-/// `G g Gᵀ` of every kernel, a matrix (C_in × C_out) for each place; `turned` is room for as many numbers as `w` has.
-fn kernels<T: Real>(w: &[T], s: Sizes, turned: &mut [T], u: &mut [T]) {
-    // [C_out, 9, C_in] to [C_in, 9, C_out], in blocks that stay in cache.
+/// `G g Gᵀ` of every kernel, a matrix (C_in × C_out) for each place; `by_input` is room for as many numbers as `w` has.
+fn kernels<T: Real>(w: &[T], s: Sizes, by_input: &mut [T], u: &mut [T]) {
+    inputs_first(w, (s.c_in, s.c_out), by_input);
+    vectors(Kernels { w: by_input, rows: s.c_in, cols: s.c_out, turn: false, u });
+}
+
+/// Kernels `[C_out, 9, C_in]` as `[C_in, 9, C_out]`, in blocks that stay in cache; whole vectors of both.
+pub(super) fn inputs_first<T: Real>(w: &[T], (c_in, c_out): (usize, usize), by_input: &mut [T]) {
     crate::simd::dispatch(
         #[inline(always)]
         || {
-            for o in (0..s.c_out).step_by(LANES) {
+            for o in (0..c_out).step_by(LANES) {
                 for tap in 0..9 {
-                    for i in (0..s.c_in).step_by(LANES) {
+                    for i in (0..c_in).step_by(LANES) {
                         for i in i..i + LANES {
-                            let to = &mut turned[(i * 9 + tap) * s.c_out + o..][..LANES];
+                            let to = &mut by_input[(i * 9 + tap) * c_out + o..][..LANES];
                             for l in 0..LANES {
-                                to[l] = w[((o + l) * 9 + tap) * s.c_in + i];
+                                to[l] = w[((o + l) * 9 + tap) * c_in + i];
                             }
                         }
                     }
@@ -393,7 +398,6 @@ fn kernels<T: Real>(w: &[T], s: Sizes, turned: &mut [T], u: &mut [T]) {
             }
         },
     );
-    vectors(Kernels { w: turned, rows: s.c_in, cols: s.c_out, turn: false, u });
 }
 
 /// `G g Gᵀ` of every kernel turned half round, a matrix (C_out × C_in) for each place.
