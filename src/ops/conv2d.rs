@@ -223,16 +223,15 @@ fn forward<T: Real>(x: &[T], w: &[T], bias: &[T], g: &Geometry) -> Vec<T> {
     }
     let pixels = g.out_pixels();
     for (image, out) in y.chunks_exact_mut(pixels * g.c_out).enumerate() {
-        let bias = bias_of(bias, g, image);
-        out.chunks_exact_mut(g.c_out).for_each(|pixel| pixel.copy_from_slice(bias));
+        let bias = Store::Rows(bias_of(bias, g, image));
         let x = &x[image * g.pixels() * g.c_in..][..g.pixels() * g.c_in];
         let weights = matrix(w, 1, g.patch());
         if g.taps == 1 {
-            product((pixels, g.c_out, g.c_in), out, g.c_out, Store::Add, T::ONE, matrix(x, g.c_in, 1), weights);
+            product((pixels, g.c_out, g.c_in), out, g.c_out, bias, T::ONE, matrix(x, g.c_in, 1), weights);
         } else {
             T::with_scratch(pixels * g.patch(), |patches| {
                 unfold(x, g, patches);
-                product((pixels, g.c_out, g.patch()), out, g.c_out, Store::Add, T::ONE, matrix(patches, g.patch(), 1), weights);
+                product((pixels, g.c_out, g.patch()), out, g.c_out, bias, T::ONE, matrix(patches, g.patch(), 1), weights);
             });
         }
     }

@@ -1,7 +1,7 @@
 //! What the operations share: access to storage, matrix products, and loops that sum in a fixed order.
 
 use super::real::Real;
-use super::tile_product::tile_product;
+use super::tile_product::product_in_blocks;
 use candle_core::{CpuStorage, Layout, Result, Storage, Tensor, bail};
 
 /// Runs `$body` with `$T` standing for the number type of `$dtype`.
@@ -82,10 +82,12 @@ pub(super) fn matrix<T>(data: &[T], row: usize, col: usize) -> Matrix<'_, T> {
 }
 
 /// What a product does with what is already in its destination.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(super) enum Store {
+#[derive(Clone, Copy)]
+pub(super) enum Store<'a, T> {
     Overwrite,
     Add,
+    /// Overwrites it with this row, below itself again and again, plus the product.
+    Rows(&'a [T]),
 }
 
 /// `dst ⟵ scale · a · b` or `dst ⟵ dst + scale · a · b`, where `a` is m × k, `b` is k × n and `dst` has rows
@@ -97,7 +99,7 @@ pub(super) fn product<T: Real>(
     (m, n, k): (usize, usize, usize),
     dst: &mut [T],
     dst_row: usize,
-    store: Store,
+    store: Store<'_, T>,
     scale: T,
     a: Matrix<'_, T>,
     b: Matrix<'_, T>,
@@ -106,16 +108,22 @@ pub(super) fn product<T: Real>(
         return;
     }
     assert!(reach(m, n, dst_row, 1) <= dst.len() && dst_row >= n, "a product's destination is too small");
+    let rows = dst.chunks_mut(dst_row).take(m);
     if k == 0 {
-        if store == Store::Overwrite {
-            dst.chunks_mut(dst_row).take(m).for_each(|row| row[..n].fill(T::ZERO));
-        }
-        return;
+        return match store {
+            Store::Overwrite => rows.for_each(|row| row[..n].fill(T::ZERO)),
+            Store::Add => {}
+            Store::Rows(same) => rows.for_each(|row| row[..n].copy_from_slice(&same[..n])),
+        };
     }
     assert!(reach(m, k, a.row, a.col) <= a.data.len() && reach(k, n, b.row, b.col) <= b.data.len(), "a factor is too small");
     let tiles = size_of::<T>() == 4 && crate::simd::has_512_bits();
-    if tiles && b.col == 1 && n.is_multiple_of(LANES) && scale == T::ONE && k * n <= IN_CACHE {
-        return tile_product((m, n, k), dst, dst_row, store, a, b.data, b.row);
+    // A few columns are not worth a vector.
+    if tiles && n >= LANES / 4 && (scale == T::ONE || matches!(store, Store::Overwrite)) {
+        return product_in_blocks((m, n, k), dst, dst_row, store, scale, a, b);
+    }
+    if let Store::Rows(same) = store {
+        rows.for_each(|row| row[..n].copy_from_slice(&same[..n]));
     }
     // SAFETY: every element the product reads lies inside the two slices, and every element it writes inside `dst`, a unique
     // borrow, as asserted; distinct (row, column) pairs of `dst` are distinct places, as dst_row >= n.
@@ -127,7 +135,7 @@ pub(super) fn product<T: Real>(
             dst.as_mut_ptr(),
             1,
             dst_row as isize,
-            store == Store::Add,
+            !matches!(store, Store::Overwrite),
             a.data.as_ptr(),
             a.col as isize,
             a.row as isize,
@@ -148,10 +156,6 @@ pub(super) fn product<T: Real>(
 fn reach(rows: usize, cols: usize, row: usize, col: usize) -> usize {
     (rows - 1) * row + (cols - 1) * col + 1
 }
-
-/// Numbers of a right factor that stays in the cache of a core while the rows of the left one pass, so that it need not be
-/// packed.
-const IN_CACHE: usize = 1 << 16;
 
 /// `N` consecutive numbers from `at`.
 #[inline(always)]
@@ -293,6 +297,8 @@ mod tests {
         assert_eq!(dst, [1.0; 5]);
         product((2, 2, 0), &mut dst, 3, Store::Overwrite, 1.0, matrix(&[], 1, 1), matrix(&[], 1, 1));
         assert_eq!(dst, [0.0, 0.0, 1.0, 0.0, 0.0]);
+        product((2, 2, 0), &mut dst, 3, Store::Rows(&[2.0, 3.0]), 1.0, matrix(&[], 1, 1), matrix(&[], 1, 1));
+        assert_eq!(dst, [2.0, 3.0, 1.0, 2.0, 3.0]);
     }
 
     #[test]

@@ -78,8 +78,8 @@ impl CustomOp3 for Linear {
         let dtype = if matches!(x, CpuStorage::F32(_)) { DType::F32 } else { DType::F64 };
         let y = by_dtype!(dtype, "linear", T => {
             let (x, w, b): (&[T], &[T], &[T]) = (slice(x, xl)?, slice(w, wl)?, slice(b, bl)?);
-            let mut y = b.repeat(rows);
-            product((rows, n_out, n_in), &mut y, n_out, Store::Add, 1.0, matrix(x, n_in, 1), matrix(w, 1, n_in));
+            let mut y = unspecified(rows * n_out);
+            product((rows, n_out, n_in), &mut y, n_out, Store::Rows(b), 1.0, matrix(x, n_in, 1), matrix(w, 1, n_in));
             match self.activation {
                 Activation::None => T::to_cpu_storage_owned(y),
                 Activation::Silu => {

@@ -8,9 +8,9 @@
 //! A forward pass that is to be differentiated is [recorded](record); candle's own graph is for tests.
 //!
 //! Deliberately absent: threads. An operation runs on the thread that calls it; the trainer gets its parallelism from
-//! micro-batches, so no result depends on how many cores there are. Products of matrices are the `gemm` crate's; hot
-//! loops are compiled for several instruction sets and chosen at run time, and sum in a fixed order, so that only the
-//! products can differ between instruction sets.
+//! micro-batches, so no result depends on how many cores there are. Products of matrices are our own where there are
+//! registers of 512 bits, and the `gemm` crate's elsewhere and in f64; hot loops are compiled for several instruction sets and
+//! chosen at run time, and sum in a fixed order, so that only the products can differ between instruction sets.
 
 mod add_channels;
 mod attention;
@@ -29,6 +29,7 @@ mod silu;
 mod tape;
 mod tile_product;
 mod tokens;
+mod turn;
 mod upsample2x;
 mod upsample_conv2d;
 mod winograd;

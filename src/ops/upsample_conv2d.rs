@@ -134,15 +134,8 @@ fn forward<T: Real>(x: &[T], w: &[T], bias: &[T], g: &Geometry) -> Vec<T> {
             for place in 0..PLACES {
                 let v = matrix(&v[place * stride(block, g.c_in)..], g.c_in, 1);
                 let m = &mut m[place * stride(block, g.c_out)..];
-                tile_product(
-                    (here.len(), g.c_out, g.c_in),
-                    m,
-                    g.c_out,
-                    Store::Overwrite,
-                    v,
-                    &u[place * stride(g.c_in, g.c_out)..],
-                    g.c_out,
-                );
+                let u = matrix(&u[place * stride(g.c_in, g.c_out)..], g.c_out, 1);
+                tile_product((here.len(), g.c_out, g.c_in), m, g.c_out, Store::Overwrite, T::ONE, v, u);
             }
             vectors(Give { m, image, rows: block, channels: g.c_out, pixels: here, bias: &|i| bias_of(bias, g, i), y: &mut y });
         }
@@ -172,9 +165,9 @@ fn backward<T: Real>(x: &[T], w: &[T], dy: &[T], g: &Geometry, dx: &mut [T], dw:
                 let store = if first == 0 { Store::Overwrite } else { Store::Add };
                 for place in 0..PLACES {
                     let m = matrix(&of_output[place * stride(block, g.c_out)..], 1, g.c_out);
-                    let v = &of_input[place * stride(block, g.c_in)..];
+                    let v = matrix(&of_input[place * stride(block, g.c_in)..], g.c_in, 1);
                     let du = &mut du[place * stride(g.c_out, g.c_in)..];
-                    tile_product((g.c_out, g.c_in, here.len()), du, g.c_in, store, m, v, g.c_in);
+                    tile_product((g.c_out, g.c_in, here.len()), du, g.c_in, store, T::ONE, m, v);
                 }
             }
             if !dx.is_empty() {
@@ -183,7 +176,8 @@ fn backward<T: Real>(x: &[T], w: &[T], dy: &[T], g: &Geometry, dx: &mut [T], dw:
                 for place in 0..PLACES {
                     let e = matrix(&of_output[place * stride(block, g.c_out)..], g.c_out, 1);
                     let store = if place == 0 { Store::Overwrite } else { Store::Add };
-                    tile_product((here.len(), g.c_in, g.c_out), dx, g.c_in, store, e, &u[place * stride(g.c_out, g.c_in)..], g.c_in);
+                    let u = matrix(&u[place * stride(g.c_out, g.c_in)..], g.c_in, 1);
+                    tile_product((here.len(), g.c_in, g.c_out), dx, g.c_in, store, T::ONE, e, u);
                 }
             }
         }

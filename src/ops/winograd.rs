@@ -9,6 +9,7 @@
 use super::kernel::{LANES, Store, matrix};
 use super::real::Real;
 use super::tile_product::tile_product;
+use super::turn::turn;
 use crate::simd::{Simd, V, Vectorized, vectors};
 use std::ops::Range;
 
@@ -100,9 +101,9 @@ pub(super) fn backward<T: Real>(x: &[T], w: &[T], dy: &[T], s: Sizes, dx: &mut [
                 let store = if first == 0 { Store::Overwrite } else { Store::Add };
                 for place in 0..PLACES {
                     let dm = matrix(&of_output[place * stride(block, s.c_out)..], 1, s.c_out);
-                    let v = &of_input[place * stride(block, s.c_in)..];
+                    let v = matrix(&of_input[place * stride(block, s.c_in)..], s.c_in, 1);
                     let du = &mut du[place * stride(s.c_out, s.c_in)..];
-                    tile_product((s.c_out, s.c_in, tiles.len()), du, s.c_in, store, dm, v, s.c_in);
+                    tile_product((s.c_out, s.c_in, tiles.len()), du, s.c_in, store, T::ONE, dm, v);
                 }
             }
             if !dx.is_empty() {
@@ -121,9 +122,9 @@ pub(super) fn backward<T: Real>(x: &[T], w: &[T], dy: &[T], s: Sizes, dx: &mut [
 fn multiply<T: Real>(v: &[T], u: &[T], tiles: usize, (c_in, c_out): (usize, usize), block: usize, m: &mut [T]) {
     for place in 0..PLACES {
         let v = matrix(&v[place * stride(block, c_in)..], c_in, 1);
-        let u = &u[place * stride(c_in, c_out)..];
+        let u = matrix(&u[place * stride(c_in, c_out)..], c_out, 1);
         let m = &mut m[place * stride(block, c_out)..];
-        tile_product((tiles, c_out, c_in), m, c_out, Store::Overwrite, v, u, c_out);
+        tile_product((tiles, c_out, c_in), m, c_out, Store::Overwrite, T::ONE, v, u);
     }
 }
 
@@ -379,25 +380,11 @@ fn kernels<T: Real>(w: &[T], s: Sizes, by_input: &mut [T], u: &mut [T]) {
     vectors(Kernels { w: by_input, rows: s.c_in, cols: s.c_out, turn: false, u });
 }
 
-/// Kernels `[C_out, 9, C_in]` as `[C_in, 9, C_out]`, in blocks that stay in cache; whole vectors of both.
+/// Kernels `[C_out, 9, C_in]` as `[C_in, 9, C_out]`, one tap after the other.
 pub(super) fn inputs_first<T: Real>(w: &[T], (c_in, c_out): (usize, usize), by_input: &mut [T]) {
-    crate::simd::dispatch(
-        #[inline(always)]
-        || {
-            for o in (0..c_out).step_by(LANES) {
-                for tap in 0..9 {
-                    for i in (0..c_in).step_by(LANES) {
-                        for i in i..i + LANES {
-                            let to = &mut by_input[(i * 9 + tap) * c_out + o..][..LANES];
-                            for l in 0..LANES {
-                                to[l] = w[((o + l) * 9 + tap) * c_in + i];
-                            }
-                        }
-                    }
-                }
-            }
-        },
-    );
+    for tap in 0..9 {
+        turn((c_out, c_in), &w[tap * c_in..], 9 * c_in, &mut by_input[tap * c_out..], 9 * c_out);
+    }
 }
 
 /// `G g Gᵀ` of every kernel turned half round, a matrix (C_out × C_in) for each place.
