@@ -1,7 +1,7 @@
 //! Joining channels.
 
 use super::cuda;
-use super::kernel::{by_dtype, slice, with_slices};
+use super::kernel::{by_dtype, copy_row, slice, unspecified, with_slices};
 use super::tape::apply2;
 use candle_core::{CpuStorage, CustomOp2, D, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 
@@ -40,11 +40,17 @@ impl CustomOp2 for Concat {
         let dtype = if matches!(a, CpuStorage::F32(_)) { DType::F32 } else { DType::F64 };
         let y = by_dtype!(dtype, "concat", T => {
             let (a, b): (&[T], &[T]) = (slice(a, al)?, slice(b, bl)?);
-            let mut y = Vec::with_capacity(a.len() + b.len());
-            for (a, b) in a.chunks_exact(c_a).zip(b.chunks_exact(c_b)) {
-                y.extend_from_slice(a);
-                y.extend_from_slice(b);
-            }
+            let mut y = unspecified(a.len() + b.len());
+            let out = &mut y[..];
+            crate::simd::dispatch(
+                #[inline(always)]
+                move || {
+                    for ((y, a), b) in out.chunks_exact_mut(c_a + c_b).zip(a.chunks_exact(c_a)).zip(b.chunks_exact(c_b)) {
+                        copy_row(a, &mut y[..c_a]);
+                        copy_row(b, &mut y[c_a..]);
+                    }
+                },
+            );
             T::to_cpu_storage_owned(y)
         });
         let mut dims = al.dims().to_vec();
@@ -55,11 +61,17 @@ impl CustomOp2 for Concat {
     fn bwd(&self, a: &Tensor, b: &Tensor, _y: &Tensor, dy: &Tensor) -> Result<(Option<Tensor>, Option<Tensor>)> {
         let (c_a, c_b) = channels(a.dims(), b.dims())?;
         by_dtype!(a.dtype(), "concat", T => with_slices::<T, _, 1>([dy], |[dys]| {
-            let (mut da, mut db): (Vec<T>, Vec<T>) = (Vec::with_capacity(a.elem_count()), Vec::with_capacity(b.elem_count()));
-            for dy in dys.chunks_exact(c_a + c_b) {
-                da.extend_from_slice(&dy[..c_a]);
-                db.extend_from_slice(&dy[c_a..]);
-            }
+            let (mut da, mut db): (Vec<T>, Vec<T>) = (unspecified(a.elem_count()), unspecified(b.elem_count()));
+            let (to_a, to_b) = (&mut da[..], &mut db[..]);
+            crate::simd::dispatch(
+                #[inline(always)]
+                move || {
+                    for ((dy, da), db) in dys.chunks_exact(c_a + c_b).zip(to_a.chunks_exact_mut(c_a)).zip(to_b.chunks_exact_mut(c_b)) {
+                        copy_row(&dy[..c_a], da);
+                        copy_row(&dy[c_a..], db);
+                    }
+                },
+            );
             Ok((Some(Tensor::from_vec(da, a.shape(), a.device())?), Some(Tensor::from_vec(db, b.shape(), b.device())?)))
         }))
     }

@@ -118,7 +118,7 @@ pub(super) fn product<T: Real>(
     }
     assert!(reach(m, k, a.row, a.col) <= a.data.len() && reach(k, n, b.row, b.col) <= b.data.len(), "a factor is too small");
     let tiles = size_of::<T>() == 4 && crate::simd::has_512_bits();
-    // A few columns are not worth a vector.
+    // A few columns are not worth a vector. (Where they go, the number of rows may decide the order of a sum.)
     if tiles && n >= LANES / 4 && (scale == T::ONE || matches!(store, Store::Overwrite)) {
         return product_in_blocks((m, n, k), dst, dst_row, store, scale, a, b);
     }
@@ -166,6 +166,22 @@ pub(super) fn lanes<T: Real, const N: usize>(x: &[T], at: usize) -> &[T; N] {
 #[inline(always)]
 pub(super) fn lanes_mut<T: Real, const N: usize>(x: &mut [T], at: usize) -> &mut [T; N] {
     (&mut x[at..at + N]).try_into().expect("the range has N elements")
+}
+
+/// Copies a short row: a call of the library's copy takes longer than the copy.
+#[inline(always)]
+pub(super) fn copy_row<T: Real>(from: &[T], to: &mut [T]) {
+    let n = to.len();
+    let from = &from[..n];
+    let mut at = 0;
+    while at + LANES <= n {
+        *lanes_mut::<T, LANES>(to, at) = *lanes::<T, LANES>(from, at);
+        at += LANES;
+    }
+    while at < n {
+        to[at] = from[at];
+        at += 1;
+    }
 }
 
 /// What [`column_sums`] adds up: K numbers for each element of a matrix with contiguous rows.

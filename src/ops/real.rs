@@ -40,8 +40,8 @@ impl Real for f32 {
     }
 
     fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [Self]) -> R) -> R {
-        thread_local!(static BUFFER: RefCell<Vec<f32>> = const { RefCell::new(Vec::new()) });
-        lend(&BUFFER, len, f)
+        thread_local!(static BUFFERS: RefCell<Vec<Vec<f32>>> = const { RefCell::new(Vec::new()) });
+        lend(&BUFFERS, len, f)
     }
 }
 
@@ -64,18 +64,19 @@ impl Real for f64 {
     }
 
     fn with_scratch<R>(len: usize, f: impl FnOnce(&mut [Self]) -> R) -> R {
-        thread_local!(static BUFFER: RefCell<Vec<f64>> = const { RefCell::new(Vec::new()) });
-        lend(&BUFFER, len, f)
+        thread_local!(static BUFFERS: RefCell<Vec<Vec<f64>>> = const { RefCell::new(Vec::new()) });
+        lend(&BUFFERS, len, f)
     }
 }
 
-fn lend<T: Real, R>(buffer: &'static std::thread::LocalKey<RefCell<Vec<T>>>, len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
-    let mut taken = buffer.take();
+/// The buffers that nobody has borrowed lie on a pile: a borrow takes the top, and puts it back.
+fn lend<T: Real, R>(buffers: &'static std::thread::LocalKey<RefCell<Vec<Vec<T>>>>, len: usize, f: impl FnOnce(&mut [T]) -> R) -> R {
+    let mut taken = buffers.with_borrow_mut(Vec::pop).unwrap_or_default();
     if taken.len() < len {
         taken.resize(len, T::ZERO);
     }
     let result = f(&mut taken[..len]);
-    buffer.replace(taken);
+    buffers.with_borrow_mut(|buffers| buffers.push(taken));
     result
 }
 

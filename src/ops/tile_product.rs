@@ -14,6 +14,7 @@ const IN_CACHE: usize = 1 << 16;
 /// Columns of a panel of the right factor, rows of a block of the left one, and how much of the sum is taken at a time: a
 /// panel of 96 KB and a block of 600 KB.
 const PANEL: usize = 4 * LANES;
+const FEW_ROWS: usize = 12;
 const ROWS: usize = 384;
 const SUMMED: usize = 384;
 
@@ -31,11 +32,12 @@ pub(super) fn product_in_blocks<T: Real>(
     b: Matrix<'_, T>,
 ) {
     let mut first = 0;
-    if b.col == 1 && k * b.row <= IN_CACHE {
+    // Neither do a few rows pay for packing.
+    if b.col == 1 && (k * b.row <= IN_CACHE || m <= FEW_ROWS) {
         first = n / LANES * LANES;
         tile_product((m, first, k), dst, dst_row, store, scale, a, b);
     }
-    if first == n {
+    if first == n || m == 0 {
         return;
     }
     let rows_at_once = m.div_ceil(m.div_ceil(ROWS).max(1)).next_multiple_of(6);

@@ -26,9 +26,9 @@ pub(super) fn turn<T: Real>((rows, cols): (usize, usize), from: &[T], from_row: 
                 continue;
             }
             let _ = in_registers;
-            for i in 0..height {
-                for j in 0..width {
-                    to[j * to_row + i] = from[i * from_row + j];
+            for j in 0..width {
+                for (i, to) in to[j * to_row..][..height].iter_mut().enumerate() {
+                    *to = from[i * from_row + j];
                 }
             }
         }

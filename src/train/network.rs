@@ -95,7 +95,7 @@ impl Denoiser for Network<'_> {
             return ((1 << 20) / self.shape.dims().max(1)).clamp(16, 2048);
         }
         // Enough examples to fill the matrix products, few enough to stay in cache.
-        (16_384 / self.shape.dims().max(1)).clamp(4, 64)
+        (8_192 / self.shape.dims().max(1)).clamp(4, 64)
     }
 
     fn terms(&self, jobs: &[Job]) -> Option<Result<Vec<SampleTerms>, DenoiserError>> {

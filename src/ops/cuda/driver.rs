@@ -161,7 +161,9 @@ pub(super) fn download<T: WithDType>(device: &CudaDevice, from: u64, to: &mut [T
     };
     // SAFETY: the caller holds memory of so many numbers, and `to` is not looked at before the stream has been waited for.
     let copied = unsafe { result::memcpy_dtoh_async(to, from, stream.cu_stream()) };
-    if let Err(error) = stream.synchronize() {
+    // SAFETY: the stream is open. This waits in any case; the stream's own method would first tell what the release of some
+    // memory left behind.
+    if let Err(error) = unsafe { result::stream::synchronize(stream.cu_stream()) } {
         // Nobody knows then what is still read.
         std::mem::forget(arrived);
         return Err(error).w();
