@@ -15,7 +15,7 @@ use super::real::Real;
 use super::tape::{apply3, tracked};
 use super::tile_product::tile_product;
 use super::upsample2x::upsample2x;
-use super::winograd::{Planes, inputs_first, load, stride};
+use super::winograd::{Planes, inputs_first, load, on_both_axes, stride};
 use crate::simd::{Simd, V, Vectorized, vectors};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::ops::Range;
@@ -271,20 +271,13 @@ impl<T: Real> Vectorized for See<'_, T> {
             let image = &x[image * height * width * n..][..height * width * n];
             let seen: [[_; 3]; 3] = window(image, (height, width, n), (row.wrapping_sub(1), col.wrapping_sub(1)), &outside);
             for part in 0..n {
-                let mut cols = [[V::splat(simd, T::ZERO); 3]; 3];
-                for (j, col) in cols.iter_mut().enumerate() {
-                    *col = see3([
-                        load::<T, S>(simd, seen[0][j], part),
-                        load::<T, S>(simd, seen[1][j], part),
-                        load::<T, S>(simd, seen[2][j], part),
-                    ]);
-                }
-                for i in 0..3 {
-                    let row = see3([cols[0][i], cols[1][i], cols[2][i]]);
-                    for j in 0..3 {
-                        v[places.at(3 * i + j, at, part)] = row[j].get();
-                    }
-                }
+                on_both_axes!(
+                    simd,
+                    see3,
+                    3 => 3,
+                    |i, j| load::<T, S>(simd, seen[i][j], part),
+                    |k, l, value| v[places.at(3 * k + l, at, part)] = value.get()
+                );
             }
         }
     }
@@ -313,20 +306,13 @@ impl<T: Real> Vectorized for Give<'_, '_, T> {
             let first = ((image * 2 * height + 2 * row) * 2 * width + 2 * col) * n;
             for part in 0..n {
                 let bias = V::<T, S>::new(simd, bias[part]);
-                let mut cols = [[V::splat(simd, T::ZERO); 2]; 3];
-                for (j, col) in cols.iter_mut().enumerate() {
-                    *col = give2([
-                        load::<T, S>(simd, m, places.at(j, at, part)),
-                        load::<T, S>(simd, m, places.at(3 + j, at, part)),
-                        load::<T, S>(simd, m, places.at(6 + j, at, part)),
-                    ]);
-                }
-                for i in 0..2 {
-                    let row = give2([cols[0][i], cols[1][i], cols[2][i]]);
-                    for j in 0..2 {
-                        y[first + (i * 2 * width + j) * n + part] = (row[j] + bias).get();
-                    }
-                }
+                on_both_axes!(
+                    simd,
+                    give2,
+                    3 => 2,
+                    |i, j| load::<T, S>(simd, m, places.at(3 * i + j, at, part)),
+                    |k, l, value| y[first + (k * 2 * width + l) * n + part] = (value + bias).get()
+                );
             }
         }
     }
@@ -351,18 +337,15 @@ impl<T: Real> Vectorized for Spread<'_, T> {
         for (at, pixel) in self.pixels.enumerate() {
             let (image, row, col) = self.image.place(pixel);
             let first = ((image * 2 * height + 2 * row) * 2 * width + 2 * col) * n;
-            let (upper, lower) = (&dy[first..][..2 * n], &dy[first + 2 * width * n..][..2 * n]);
+            let lines = [&dy[first..][..2 * n], &dy[first + 2 * width * n..][..2 * n]];
             for part in 0..n {
-                let (left, right) = (
-                    spread3([load::<T, S>(simd, upper, part), load::<T, S>(simd, lower, part)]),
-                    spread3([load::<T, S>(simd, upper, n + part), load::<T, S>(simd, lower, n + part)]),
+                on_both_axes!(
+                    simd,
+                    spread3,
+                    2 => 3,
+                    |i, j| load::<T, S>(simd, lines[i], j * n + part),
+                    |k, l, value| m[places.at(3 * k + l, at, part)] = value.get()
                 );
-                for i in 0..3 {
-                    let row = spread3([left[i], right[i]]);
-                    for j in 0..3 {
-                        m[places.at(3 * i + j, at, part)] = row[j].get();
-                    }
-                }
             }
         }
     }
@@ -391,21 +374,13 @@ impl<T: Real> Vectorized for Gather<'_, T> {
             let first = ((2 * row).wrapping_sub(1), (2 * col).wrapping_sub(1));
             let seen: [[_; 4]; 4] = window(image, (2 * height, 2 * width, n), first, &outside);
             for part in 0..n {
-                let mut cols = [[V::splat(simd, T::ZERO); 3]; 4];
-                for (j, col) in cols.iter_mut().enumerate() {
-                    *col = gather3([
-                        load::<T, S>(simd, seen[0][j], part),
-                        load::<T, S>(simd, seen[1][j], part),
-                        load::<T, S>(simd, seen[2][j], part),
-                        load::<T, S>(simd, seen[3][j], part),
-                    ]);
-                }
-                for i in 0..3 {
-                    let row = gather3([cols[0][i], cols[1][i], cols[2][i], cols[3][i]]);
-                    for j in 0..3 {
-                        e[places.at(3 * i + j, at, part)] = row[j].get();
-                    }
-                }
+                on_both_axes!(
+                    simd,
+                    gather3,
+                    4 => 3,
+                    |i, j| load::<T, S>(simd, seen[i][j], part),
+                    |k, l, value| e[places.at(3 * k + l, at, part)] = value.get()
+                );
             }
         }
     }
@@ -426,20 +401,13 @@ impl<T: Real> Vectorized for Kernels<'_, T> {
         let (n, w, u) = (places.vectors, T::as_vectors::<S>(self.w), T::as_vectors_mut::<S>(self.u));
         for row in 0..self.rows {
             for part in 0..n {
-                let mut cols = [[V::splat(simd, T::ZERO); 3]; 3];
-                for (j, col) in cols.iter_mut().enumerate() {
-                    *col = kernel3([
-                        load::<T, S>(simd, w, (row * 9 + j) * n + part),
-                        load::<T, S>(simd, w, (row * 9 + 3 + j) * n + part),
-                        load::<T, S>(simd, w, (row * 9 + 6 + j) * n + part),
-                    ]);
-                }
-                for i in 0..3 {
-                    let values = kernel3([cols[0][i], cols[1][i], cols[2][i]]);
-                    for j in 0..3 {
-                        u[places.at(3 * i + j, row, part)] = values[j].get();
-                    }
-                }
+                on_both_axes!(
+                    simd,
+                    kernel3,
+                    3 => 3,
+                    |i, j| load::<T, S>(simd, w, (row * 9 + 3 * i + j) * n + part),
+                    |k, l, value| u[places.at(3 * k + l, row, part)] = value.get()
+                );
             }
         }
     }
@@ -460,20 +428,13 @@ impl<T: Real> Vectorized for KernelGradients<'_, T> {
         let (n, du, dw) = (places.vectors, T::as_vectors::<S>(self.du), T::as_vectors_mut::<S>(self.dw));
         for row in 0..self.rows {
             for part in 0..n {
-                let mut cols = [[V::splat(simd, T::ZERO); 3]; 3];
-                for (j, col) in cols.iter_mut().enumerate() {
-                    *col = kernel_slope3([
-                        load::<T, S>(simd, du, places.at(j, row, part)),
-                        load::<T, S>(simd, du, places.at(3 + j, row, part)),
-                        load::<T, S>(simd, du, places.at(6 + j, row, part)),
-                    ]);
-                }
-                for i in 0..3 {
-                    let values = kernel_slope3([cols[0][i], cols[1][i], cols[2][i]]);
-                    for j in 0..3 {
-                        dw[(row * 9 + 3 * i + j) * n + part] = values[j].get();
-                    }
-                }
+                on_both_axes!(
+                    simd,
+                    kernel_slope3,
+                    3 => 3,
+                    |i, j| load::<T, S>(simd, du, places.at(3 * i + j, row, part)),
+                    |k, l, value| dw[(row * 9 + 3 * k + l) * n + part] = value.get()
+                );
             }
         }
     }

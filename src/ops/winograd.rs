@@ -130,6 +130,33 @@ fn multiply<T: Real>(v: &[T], u: &[T], tiles: usize, (c_in, c_out): (usize, usiz
 
 // --- Transforms of images ----------------------------------------------------------------------------------------------
 
+/// `Y = M X Mᵀ` for a matrix M that `map` applies to a column of `from` vectors: `load` gives the vectors of X by row and column,
+/// `store` takes those of Y. Loops of constant length, which the compiler unrolls into registers.
+macro_rules! on_both_axes {
+    ($simd:ident, $map:ident $(($factor:expr))?, $from:literal => $to:literal,
+     |$i:ident, $j:ident| $load:expr, |$k:ident, $l:ident, $value:ident| $store:expr) => {{
+        let nothing = V::splat($simd, T::ZERO);
+        let mut columns = [[nothing; $to]; $from];
+        for ($j, mapped) in columns.iter_mut().enumerate() {
+            let mut column = [nothing; $from];
+            for ($i, to) in column.iter_mut().enumerate() {
+                *to = $load;
+            }
+            *mapped = $map($($factor,)? column);
+        }
+        for $k in 0..$to {
+            let mut row = [nothing; $from];
+            for (to, column) in row.iter_mut().zip(&columns) {
+                *to = column[$k];
+            }
+            for ($l, $value) in $map($($factor,)? row).into_iter().enumerate() {
+                $store;
+            }
+        }
+    }};
+}
+pub(super) use on_both_axes;
+
 #[inline(always)]
 pub(super) fn load<T: Real, S: Simd>(simd: S, x: &[T::Vector<S>], at: usize) -> V<T, S> {
     V::new(simd, x[at])
@@ -184,38 +211,13 @@ impl<T: Real> Vectorized for See<'_, T> {
                 }
             }
             for part in 0..n {
-                let [a, b, c, e] = [
-                    see4([
-                        load::<T, S>(simd, seen[0], part),
-                        load::<T, S>(simd, seen[4], part),
-                        load::<T, S>(simd, seen[8], part),
-                        load::<T, S>(simd, seen[12], part),
-                    ]),
-                    see4([
-                        load::<T, S>(simd, seen[1], part),
-                        load::<T, S>(simd, seen[5], part),
-                        load::<T, S>(simd, seen[9], part),
-                        load::<T, S>(simd, seen[13], part),
-                    ]),
-                    see4([
-                        load::<T, S>(simd, seen[2], part),
-                        load::<T, S>(simd, seen[6], part),
-                        load::<T, S>(simd, seen[10], part),
-                        load::<T, S>(simd, seen[14], part),
-                    ]),
-                    see4([
-                        load::<T, S>(simd, seen[3], part),
-                        load::<T, S>(simd, seen[7], part),
-                        load::<T, S>(simd, seen[11], part),
-                        load::<T, S>(simd, seen[15], part),
-                    ]),
-                ];
-                for i in 0..4 {
-                    let row = see4([a[i], b[i], c[i], e[i]]);
-                    for j in 0..4 {
-                        v[places.at(4 * i + j, at, part)] = row[j].get();
-                    }
-                }
+                on_both_axes!(
+                    simd,
+                    see4,
+                    4 => 4,
+                    |i, j| load::<T, S>(simd, seen[4 * i + j], part),
+                    |k, l, value| v[places.at(4 * k + l, at, part)] = value.get()
+                );
             }
         }
     }
@@ -270,16 +272,13 @@ impl<T: Real> Vectorized for Spread<'_, T> {
                 }
             }
             for part in 0..n {
-                let (left, right) = (
-                    spread4([load::<T, S>(simd, own[0], part), load::<T, S>(simd, own[2], part)]),
-                    spread4([load::<T, S>(simd, own[1], part), load::<T, S>(simd, own[3], part)]),
+                on_both_axes!(
+                    simd,
+                    spread4,
+                    2 => 4,
+                    |i, j| load::<T, S>(simd, own[2 * i + j], part),
+                    |k, l, value| dm[places.at(4 * k + l, at, part)] = value.get()
                 );
-                for i in 0..4 {
-                    let row = spread4([left[i], right[i]]);
-                    for j in 0..4 {
-                        dm[places.at(4 * i + j, at, part)] = row[j].get();
-                    }
-                }
             }
         }
     }
@@ -316,43 +315,15 @@ impl<T: Real> Vectorized for Give<'_, '_, T> {
             let first = ((image * s.height + row) * s.width + col) * n;
             for part in 0..n {
                 let bias = V::<T, S>::new(simd, bias[part]);
-                let [a, b, c, d] = [
-                    give2([
-                        load::<T, S>(simd, m, places.at(0, at, part)),
-                        load::<T, S>(simd, m, places.at(4, at, part)),
-                        load::<T, S>(simd, m, places.at(8, at, part)),
-                        load::<T, S>(simd, m, places.at(12, at, part)),
-                    ]),
-                    give2([
-                        load::<T, S>(simd, m, places.at(1, at, part)),
-                        load::<T, S>(simd, m, places.at(5, at, part)),
-                        load::<T, S>(simd, m, places.at(9, at, part)),
-                        load::<T, S>(simd, m, places.at(13, at, part)),
-                    ]),
-                    give2([
-                        load::<T, S>(simd, m, places.at(2, at, part)),
-                        load::<T, S>(simd, m, places.at(6, at, part)),
-                        load::<T, S>(simd, m, places.at(10, at, part)),
-                        load::<T, S>(simd, m, places.at(14, at, part)),
-                    ]),
-                    give2([
-                        load::<T, S>(simd, m, places.at(3, at, part)),
-                        load::<T, S>(simd, m, places.at(7, at, part)),
-                        load::<T, S>(simd, m, places.at(11, at, part)),
-                        load::<T, S>(simd, m, places.at(15, at, part)),
-                    ]),
-                ];
-                let (upper, lower) = (give2([a[0], b[0], c[0], d[0]]), give2([a[1], b[1], c[1], d[1]]));
-                y[first + part] = (upper[0] + bias).get();
-                if right {
-                    y[first + n + part] = (upper[1] + bias).get();
-                }
-                if below {
-                    y[first + s.width * n + part] = (lower[0] + bias).get();
-                }
-                if right && below {
-                    y[first + (s.width + 1) * n + part] = (lower[1] + bias).get();
-                }
+                on_both_axes!(
+                    simd,
+                    give2,
+                    4 => 2,
+                    |i, j| load::<T, S>(simd, m, places.at(4 * i + j, at, part)),
+                    |k, l, value| if (k == 0 || below) && (l == 0 || right) {
+                        y[first + (k * s.width + l) * n + part] = (value + bias).get();
+                    }
+                );
             }
         }
     }
@@ -416,38 +387,13 @@ impl<T: Real> Vectorized for Kernels<'_, T> {
         let half = V::splat(simd, T::from_f64(0.5));
         for row in 0..rows {
             for part in 0..n {
-                let [a, b, c] = [
-                    kernel4(
-                        half,
-                        [
-                            load::<T, S>(simd, w, tap(turn, row, 0) * n + part),
-                            load::<T, S>(simd, w, tap(turn, row, 3) * n + part),
-                            load::<T, S>(simd, w, tap(turn, row, 6) * n + part),
-                        ],
-                    ),
-                    kernel4(
-                        half,
-                        [
-                            load::<T, S>(simd, w, tap(turn, row, 1) * n + part),
-                            load::<T, S>(simd, w, tap(turn, row, 4) * n + part),
-                            load::<T, S>(simd, w, tap(turn, row, 7) * n + part),
-                        ],
-                    ),
-                    kernel4(
-                        half,
-                        [
-                            load::<T, S>(simd, w, tap(turn, row, 2) * n + part),
-                            load::<T, S>(simd, w, tap(turn, row, 5) * n + part),
-                            load::<T, S>(simd, w, tap(turn, row, 8) * n + part),
-                        ],
-                    ),
-                ];
-                for i in 0..4 {
-                    let values = kernel4(half, [a[i], b[i], c[i]]);
-                    for j in 0..4 {
-                        u[places.at(4 * i + j, row, part)] = values[j].get();
-                    }
-                }
+                on_both_axes!(
+                    simd,
+                    kernel4(half),
+                    3 => 4,
+                    |i, j| load::<T, S>(simd, w, tap(turn, row, 3 * i + j) * n + part),
+                    |k, l, value| u[places.at(4 * k + l, row, part)] = value.get()
+                );
             }
         }
     }
@@ -474,50 +420,13 @@ impl<T: Real> Vectorized for KernelGradients<'_, T> {
         let half = V::splat(simd, T::from_f64(0.5));
         for row in 0..rows {
             for part in 0..n {
-                let [a, b, c, d] = [
-                    kernel3(
-                        half,
-                        [
-                            load::<T, S>(simd, du, places.at(0, row, part)),
-                            load::<T, S>(simd, du, places.at(4, row, part)),
-                            load::<T, S>(simd, du, places.at(8, row, part)),
-                            load::<T, S>(simd, du, places.at(12, row, part)),
-                        ],
-                    ),
-                    kernel3(
-                        half,
-                        [
-                            load::<T, S>(simd, du, places.at(1, row, part)),
-                            load::<T, S>(simd, du, places.at(5, row, part)),
-                            load::<T, S>(simd, du, places.at(9, row, part)),
-                            load::<T, S>(simd, du, places.at(13, row, part)),
-                        ],
-                    ),
-                    kernel3(
-                        half,
-                        [
-                            load::<T, S>(simd, du, places.at(2, row, part)),
-                            load::<T, S>(simd, du, places.at(6, row, part)),
-                            load::<T, S>(simd, du, places.at(10, row, part)),
-                            load::<T, S>(simd, du, places.at(14, row, part)),
-                        ],
-                    ),
-                    kernel3(
-                        half,
-                        [
-                            load::<T, S>(simd, du, places.at(3, row, part)),
-                            load::<T, S>(simd, du, places.at(7, row, part)),
-                            load::<T, S>(simd, du, places.at(11, row, part)),
-                            load::<T, S>(simd, du, places.at(15, row, part)),
-                        ],
-                    ),
-                ];
-                for i in 0..3 {
-                    let values = kernel3(half, [a[i], b[i], c[i], d[i]]);
-                    for j in 0..3 {
-                        dw[(row * 9 + 3 * i + j) * n + part] = values[j].get();
-                    }
-                }
+                on_both_axes!(
+                    simd,
+                    kernel3(half),
+                    4 => 3,
+                    |i, j| load::<T, S>(simd, du, places.at(4 * i + j, row, part)),
+                    |k, l, value| dw[(row * 9 + 3 * k + l) * n + part] = value.get()
+                );
             }
         }
     }
