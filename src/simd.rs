@@ -72,10 +72,12 @@ pub trait Lanes: Copy + 'static {
     fn add<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     fn sub<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
     fn mul<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>) -> Self::Vector<S>;
+    /// `a · b + c`, rounded once.
+    fn fma<S: Simd>(simd: S, a: Self::Vector<S>, b: Self::Vector<S>, c: Self::Vector<S>) -> Self::Vector<S>;
 }
 
 macro_rules! lanes {
-    ($t:ty, $vector:ident, $as:ident, $as_mut:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident) => {
+    ($t:ty, $vector:ident, $as:ident, $as_mut:ident, $splat:ident, $add:ident, $sub:ident, $mul:ident, $fma:ident) => {
         impl Lanes for $t {
             type Vector<S: Simd> = S::$vector;
 
@@ -108,12 +110,17 @@ macro_rules! lanes {
             fn mul<S: Simd>(simd: S, a: S::$vector, b: S::$vector) -> S::$vector {
                 simd.$mul(a, b)
             }
+
+            #[inline(always)]
+            fn fma<S: Simd>(simd: S, a: S::$vector, b: S::$vector, c: S::$vector) -> S::$vector {
+                simd.$fma(a, b, c)
+            }
         }
     };
 }
 
-lanes!(f32, f32s, as_simd_f32s, as_mut_simd_f32s, splat_f32s, add_f32s, sub_f32s, mul_f32s);
-lanes!(f64, f64s, as_simd_f64s, as_mut_simd_f64s, splat_f64s, add_f64s, sub_f64s, mul_f64s);
+lanes!(f32, f32s, as_simd_f32s, as_mut_simd_f32s, splat_f32s, add_f32s, sub_f32s, mul_f32s, mul_add_f32s);
+lanes!(f64, f64s, as_simd_f64s, as_mut_simd_f64s, splat_f64s, add_f64s, sub_f64s, mul_f64s, mul_add_f64s);
 
 /// A vector to calculate with.
 #[derive(Clone, Copy)]
@@ -133,6 +140,17 @@ impl<T: Lanes, S: Simd> V<T, S> {
     #[inline(always)]
     pub fn get(self) -> T::Vector<S> {
         self.1
+    }
+
+    #[inline(always)]
+    pub fn scale(self, factor: T) -> Self {
+        self * Self::splat(self.0, factor)
+    }
+
+    /// `self · factor + other`, rounded once.
+    #[inline(always)]
+    pub fn fma(self, factor: T, other: Self) -> Self {
+        Self(self.0, T::fma(self.0, self.1, T::splat(self.0, factor), other.1))
     }
 }
 

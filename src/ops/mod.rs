@@ -28,6 +28,7 @@ mod real;
 mod silu;
 mod tape;
 mod tile_product;
+mod tiling;
 mod tokens;
 mod turn;
 mod upsample2x;

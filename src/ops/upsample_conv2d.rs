@@ -15,7 +15,7 @@ use super::real::Real;
 use super::tape::{apply3, tracked};
 use super::tile_product::tile_product;
 use super::upsample2x::upsample2x;
-use super::winograd::{Planes, inputs_first, load, on_both_axes, stride};
+use super::winograd::{Planes, inputs_first, load, on_both_axes, stride, window};
 use crate::simd::{Simd, V, Vectorized, vectors};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::ops::Range;
@@ -228,27 +228,6 @@ fn gather3<T: Real, S: Simd>(y: [V<T, S>; 4]) -> [V<T, S>; 3] {
 
 // --- In the plane ------------------------------------------------------------------------------------------------------
 
-/// The N × N pixels of an image `[height, width]` whose first is (row, col), which wrap round to something large before 0;
-/// `outside` where there is none.
-#[inline(always)]
-fn window<'a, X, const N: usize>(
-    pixels: &'a [X],
-    (height, width, n): (usize, usize, usize),
-    (row, col): (usize, usize),
-    outside: &'a [X],
-) -> [[&'a [X]; N]; N] {
-    let mut seen = [[outside; N]; N];
-    for (i, line) in seen.iter_mut().enumerate() {
-        for (j, seen) in line.iter_mut().enumerate() {
-            let (row, col) = (row.wrapping_add(i), col.wrapping_add(j));
-            if row < height && col < width {
-                *seen = &pixels[(row * width + col) * n..][..n];
-            }
-        }
-    }
-    seen
-}
-
 /// The combinations of each pixel's surroundings, a matrix (pixels × channels) for each place.
 struct See<'a, T> {
     x: &'a [T],
@@ -270,15 +249,14 @@ impl<T: Real> Vectorized for See<'_, T> {
             let (image, row, col) = self.image.place(pixel);
             let image = &x[image * height * width * n..][..height * width * n];
             let seen: [[_; 3]; 3] = window(image, (height, width, n), (row.wrapping_sub(1), col.wrapping_sub(1)), &outside);
-            for part in 0..n {
-                on_both_axes!(
-                    simd,
-                    see3,
-                    3 => 3,
-                    |i, j| load::<T, S>(simd, seen[i][j], part),
-                    |k, l, value| v[places.at(3 * k + l, at, part)] = value.get()
-                );
-            }
+            on_both_axes!(
+                simd,
+                part in 0..n,
+                see3,
+                3 => 3,
+                |i, j| load::<T, S>(simd, seen[i][j], part),
+                |k, l, value| v[places.at(3 * k + l, at, part)] = value.get()
+            );
         }
     }
 }
@@ -304,16 +282,14 @@ impl<T: Real> Vectorized for Give<'_, '_, T> {
             let (image, row, col) = self.image.place(pixel);
             let bias = &T::as_vectors::<S>((self.bias)(image))[..n];
             let first = ((image * 2 * height + 2 * row) * 2 * width + 2 * col) * n;
-            for part in 0..n {
-                let bias = V::<T, S>::new(simd, bias[part]);
-                on_both_axes!(
-                    simd,
-                    give2,
-                    3 => 2,
-                    |i, j| load::<T, S>(simd, m, places.at(3 * i + j, at, part)),
-                    |k, l, value| y[first + (k * 2 * width + l) * n + part] = (value + bias).get()
-                );
-            }
+            on_both_axes!(
+                simd,
+                part in 0..n,
+                give2,
+                3 => 2,
+                |i, j| load::<T, S>(simd, m, places.at(3 * i + j, at, part)),
+                |k, l, value| y[first + (k * 2 * width + l) * n + part] = (value + load::<T, S>(simd, bias, part)).get()
+            );
         }
     }
 }
@@ -338,15 +314,14 @@ impl<T: Real> Vectorized for Spread<'_, T> {
             let (image, row, col) = self.image.place(pixel);
             let first = ((image * 2 * height + 2 * row) * 2 * width + 2 * col) * n;
             let lines = [&dy[first..][..2 * n], &dy[first + 2 * width * n..][..2 * n]];
-            for part in 0..n {
-                on_both_axes!(
-                    simd,
-                    spread3,
-                    2 => 3,
-                    |i, j| load::<T, S>(simd, lines[i], j * n + part),
-                    |k, l, value| m[places.at(3 * k + l, at, part)] = value.get()
-                );
-            }
+            on_both_axes!(
+                simd,
+                part in 0..n,
+                spread3,
+                2 => 3,
+                |i, j| load::<T, S>(simd, lines[i], j * n + part),
+                |k, l, value| m[places.at(3 * k + l, at, part)] = value.get()
+            );
         }
     }
 }
@@ -373,15 +348,14 @@ impl<T: Real> Vectorized for Gather<'_, T> {
             let image = &dy[image * 4 * height * width * n..][..4 * height * width * n];
             let first = ((2 * row).wrapping_sub(1), (2 * col).wrapping_sub(1));
             let seen: [[_; 4]; 4] = window(image, (2 * height, 2 * width, n), first, &outside);
-            for part in 0..n {
-                on_both_axes!(
-                    simd,
-                    gather3,
-                    4 => 3,
-                    |i, j| load::<T, S>(simd, seen[i][j], part),
-                    |k, l, value| e[places.at(3 * k + l, at, part)] = value.get()
-                );
-            }
+            on_both_axes!(
+                simd,
+                part in 0..n,
+                gather3,
+                4 => 3,
+                |i, j| load::<T, S>(simd, seen[i][j], part),
+                |k, l, value| e[places.at(3 * k + l, at, part)] = value.get()
+            );
         }
     }
 }
@@ -400,15 +374,14 @@ impl<T: Real> Vectorized for Kernels<'_, T> {
         let places = Planes::<T, S>::new(self.rows, self.cols);
         let (n, w, u) = (places.vectors, T::as_vectors::<S>(self.w), T::as_vectors_mut::<S>(self.u));
         for row in 0..self.rows {
-            for part in 0..n {
-                on_both_axes!(
-                    simd,
-                    kernel3,
-                    3 => 3,
-                    |i, j| load::<T, S>(simd, w, (row * 9 + 3 * i + j) * n + part),
-                    |k, l, value| u[places.at(3 * k + l, row, part)] = value.get()
-                );
-            }
+            on_both_axes!(
+                simd,
+                part in 0..n,
+                kernel3,
+                3 => 3,
+                |i, j| load::<T, S>(simd, w, (row * 9 + 3 * i + j) * n + part),
+                |k, l, value| u[places.at(3 * k + l, row, part)] = value.get()
+            );
         }
     }
 }
@@ -427,15 +400,14 @@ impl<T: Real> Vectorized for KernelGradients<'_, T> {
         let places = Planes::<T, S>::new(self.rows, self.cols);
         let (n, du, dw) = (places.vectors, T::as_vectors::<S>(self.du), T::as_vectors_mut::<S>(self.dw));
         for row in 0..self.rows {
-            for part in 0..n {
-                on_both_axes!(
-                    simd,
-                    kernel_slope3,
-                    3 => 3,
-                    |i, j| load::<T, S>(simd, du, places.at(3 * i + j, row, part)),
-                    |k, l, value| dw[(row * 9 + 3 * k + l) * n + part] = value.get()
-                );
-            }
+            on_both_axes!(
+                simd,
+                part in 0..n,
+                kernel_slope3,
+                3 => 3,
+                |i, j| load::<T, S>(simd, du, places.at(3 * i + j, row, part)),
+                |k, l, value| dw[(row * 9 + 3 * k + l) * n + part] = value.get()
+            );
         }
     }
 }
