@@ -2,8 +2,10 @@
 //!
 //! Start at [`evaluate`]. Noise comes from [`rng::EVALUATION_SEED`](crate::rng::EVALUATION_SEED) and depends on
 //! (t, example, draw) alone, so every run is measured on the same draws and differences between runs are paired.
-//! Results are gathered in the order of (t, draw, example), whatever thread computed them. A second denoiser, the best there
-//! can be, may run beside the first on the same draws: what lies between them is then known far better than either.
+//! Results are gathered in the order of (t, draw, example), whatever thread computed them. What is not finite is asked again,
+//! and so is the first batch after the last: a device that answers differently then is an error, not a bound. A second
+//! denoiser, the best there can be, may run beside the first on the same draws: what lies between them is then known far
+//! better than either.
 
 use super::timestep_plan::TimestepPlan;
 use super::{Denoiser, DenoiserError, Diffusion, Interrupted, Job, SampleTerms};
@@ -169,7 +171,7 @@ pub struct BoundOptions<'a> {
 /// Evaluates the bound of `denoiser` over `examples` (each D numbers, in order), on the current thread pool.
 ///
 /// # Errors
-/// If the network fails, or the caller asks to stop.
+/// If the network fails or contradicts itself, or the caller asks to stop.
 pub fn evaluate(
     diffusion: &Diffusion,
     denoiser: &dyn Denoiser,
@@ -182,6 +184,8 @@ pub fn evaluate(
     let visits = plan.visits();
     let total: u64 = visits.iter().map(|v| u64::from(v.draws) * count as u64).sum();
     let batch = denoiser.batch().max(1);
+    let asked = Asked { diffusion, denoiser, floor: options.floor, examples, count };
+    let mut opening: Option<(Vec<Draw>, Vec<Pair>)> = None;
     let sampled = plan.is_sampled();
 
     let prior_terms: Vec<f64> = examples.chunks_exact(dims).map(|x_0| diffusion.prior_bits_per_dim(x_0)).collect();
@@ -196,7 +200,7 @@ pub fn evaluate(
     let mut done = 0u64;
     let mut next = 0;
     while next < visits.len() {
-        let mut jobs: Vec<(Timestep, usize)> = Vec::new();
+        let mut jobs: Vec<Draw> = Vec::new();
         let first = next;
         while next < visits.len() && (next == first || jobs.len() < 64 * batch) {
             jobs.extend((0..count * visits[next].draws as usize).map(|i| (visits[next].t, i)));
@@ -208,9 +212,14 @@ pub fn evaluate(
                 if options.stop.load(Ordering::Relaxed) {
                     return Err(Interrupted::Stopped);
                 }
-                evaluate_batch(diffusion, denoiser, options.floor, examples, count, jobs).map_err(Interrupted::Denoiser)
+                let pairs = asked.terms(jobs).map_err(Interrupted::Denoiser)?;
+                if !pairs.iter().all(|(own, _)| own.is_finite()) {
+                    asked.again(jobs, &pairs).map_err(Interrupted::Denoiser)?;
+                }
+                Ok(pairs)
             })
             .collect::<Result<_, _>>()?;
+        opening = opening.or_else(|| Some((jobs.iter().copied().take(batch).collect(), terms.first()?.clone())));
         let mut terms = terms.into_iter().flatten();
         for (v, visit) in visits.iter().enumerate().take(next).skip(first) {
             let draws = f64::from(visit.draws);
@@ -246,6 +255,10 @@ pub fn evaluate(
         (options.progress)(done, total);
     }
 
+    if let Some((jobs, pairs)) = opening {
+        asked.again(&jobs, &pairs).map_err(Interrupted::Denoiser)?;
+    }
+
     let moments = |values: &mut dyn Iterator<Item = f64>| {
         let mut moments = Moments::default();
         values.filter(|x| x.is_finite()).for_each(|x| moments.push(x));
@@ -275,53 +288,84 @@ struct Whole {
     excess: Vec<f64>,
 }
 
+/// A timestep, and draw · count + example.
+type Draw = (Timestep, usize);
+
 /// One draw under the denoiser and, where asked for, under the floor.
 type Pair = (SampleTerms, Option<SampleTerms>);
 
-/// One network call: `jobs` are (t, draw · count + example).
-fn evaluate_batch(
-    diffusion: &Diffusion,
-    denoiser: &dyn Denoiser,
-    floor: Option<&dyn Denoiser>,
-    examples: &[f32],
+/// Whom an evaluation asks, and about what.
+struct Asked<'a> {
+    diffusion: &'a Diffusion,
+    denoiser: &'a dyn Denoiser,
+    floor: Option<&'a dyn Denoiser>,
+    examples: &'a [f32],
     count: usize,
-    jobs: &[(Timestep, usize)],
-) -> Result<Vec<Pair>, DenoiserError> {
-    let noise_of = |t: Timestep, i: usize| rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, t.get()).lane((i / count) as u32);
-    let as_job = |&(t, i): &(Timestep, usize)| Job { t, example: (i % count) as u32, noise: noise_of(t, i) };
-    let known = denoiser.terms(&jobs.iter().map(as_job).collect::<Vec<_>>()).transpose()?;
-    let known = match (known, floor) {
-        (Some(own), None) => return Ok(own.into_iter().map(|own| (own, None)).collect()),
-        (known, _) => known,
-    };
-    let dims = diffusion.shape().dims();
-    let output_dims = diffusion.output_dims();
-    let mut noise = vec![0.0; jobs.len() * dims];
-    let mut x_t = vec![0.0; jobs.len() * dims];
-    let mut output = vec![0.0; jobs.len() * output_dims];
-    let t: Vec<Timestep> = jobs.iter().map(|(t, _)| *t).collect();
-    for (b, (t, i)) in jobs.iter().enumerate() {
-        let example = i % count;
-        let at = b * dims..(b + 1) * dims;
-        diffusion.draw_noise(&noise_of(*t, *i), example as u32, &mut noise[at.clone()]);
-        diffusion.q_sample(*t, &examples[example * dims..(example + 1) * dims], &noise[at.clone()], &mut x_t[at]);
+}
+
+impl Asked<'_> {
+    fn noise(&self, (t, i): Draw) -> rng::Stream {
+        rng::stream(rng::EVALUATION_SEED, Purpose::EvaluationNoise, t.get()).lane((i / self.count) as u32)
     }
-    let terms = |output: &[f32]| -> Vec<SampleTerms> {
-        let of = |(b, (t, i)): (usize, &(Timestep, usize))| {
-            let at = b * dims..(b + 1) * dims;
-            let x_0 = &examples[i % count * dims..(i % count + 1) * dims];
-            diffusion.terms(*t, x_0, &x_t[at.clone()], &noise[at], &output[b * output_dims..(b + 1) * output_dims])
-        };
-        jobs.iter().enumerate().map(of).collect()
-    };
-    let own = match known {
-        Some(own) => own,
-        None => {
-            denoiser.predict(&x_t, &t, &mut output)?;
-            terms(&output)
+
+    /// One network call, which may be the denoiser's own.
+    fn terms(&self, draws: &[Draw]) -> Result<Vec<Pair>, DenoiserError> {
+        let as_job = |&draw: &Draw| Job { t: draw.0, example: (draw.1 % self.count) as u32, noise: self.noise(draw) };
+        let own = self.denoiser.terms(&draws.iter().map(as_job).collect::<Vec<_>>()).transpose()?;
+        match (own, self.floor) {
+            (Some(own), None) => Ok(own.into_iter().map(|own| (own, None)).collect()),
+            (own, floor) => self.terms_here(draws, own, floor),
         }
-    };
-    let Some(floor) = floor else { return Ok(own.into_iter().map(|own| (own, None)).collect()) };
-    floor.predict(&x_t, &t, &mut output)?;
-    Ok(own.into_iter().zip(terms(&output)).map(|(own, best)| (own, Some(best))).collect())
+    }
+
+    /// The same with all but the predictions computed here, and without what is given.
+    fn terms_here(&self, draws: &[Draw], own: Option<Vec<SampleTerms>>, floor: Option<&dyn Denoiser>) -> Result<Vec<Pair>, DenoiserError> {
+        let (diffusion, count) = (self.diffusion, self.count);
+        let (dims, output_dims) = (diffusion.shape().dims(), diffusion.output_dims());
+        let x_0 = |i: usize| &self.examples[i % count * dims..(i % count + 1) * dims];
+        let mut noise = vec![0.0; draws.len() * dims];
+        let mut x_t = vec![0.0; draws.len() * dims];
+        let t: Vec<Timestep> = draws.iter().map(|(t, _)| *t).collect();
+        for (b, &(t, i)) in draws.iter().enumerate() {
+            let at = b * dims..(b + 1) * dims;
+            diffusion.draw_noise(&self.noise((t, i)), (i % count) as u32, &mut noise[at.clone()]);
+            diffusion.q_sample(t, x_0(i), &noise[at.clone()], &mut x_t[at]);
+        }
+        let of = |denoiser: &dyn Denoiser| -> Result<Vec<SampleTerms>, DenoiserError> {
+            let mut output = vec![0.0; draws.len() * output_dims];
+            denoiser.predict(&x_t, &t, &mut output)?;
+            let of = |(b, &(t, i)): (usize, &Draw)| {
+                let at = b * dims..(b + 1) * dims;
+                diffusion.terms(t, x_0(i), &x_t[at.clone()], &noise[at], &output[b * output_dims..(b + 1) * output_dims])
+            };
+            Ok(draws.iter().enumerate().map(of).collect())
+        };
+        let own = own.map_or_else(|| of(self.denoiser), Ok)?;
+        let Some(floor) = floor else { return Ok(own.into_iter().map(|own| (own, None)).collect()) };
+        Ok(own.into_iter().zip(of(floor)?).map(|(own, best)| (own, Some(best))).collect())
+    }
+
+    /// Demands the same `answers` a second time, from predictions where the first were the denoiser's own terms. To three
+    /// digits: that way rounds differently.
+    fn again(&self, draws: &[Draw], answers: &[Pair]) -> Result<(), DenoiserError> {
+        let differ = |a: f64, b: f64| {
+            if a.is_finite() && b.is_finite() { (a - b).abs() > 1e-3 * (a.abs() + b.abs()) + 1e-6 } else { a.is_finite() != b.is_finite() }
+        };
+        let second = self.terms_here(draws, None, None)?;
+        for ((&(t, i), (first, _)), (second, _)) in draws.iter().zip(answers).zip(&second) {
+            if differ(first.mse, second.mse) || differ(first.x0_mse, second.x0_mse) || differ(first.vb, second.vb) {
+                return Err(format!(
+                    "asked twice about example {} at t = {t}, the device gave two answers (mean squared errors {:e} and {:e}, terms of \
+                     the bound {:e} and {:e}); no bound is reported from it",
+                    i % self.count,
+                    first.mse,
+                    second.mse,
+                    first.vb,
+                    second.vb
+                )
+                .into());
+            }
+        }
+        Ok(())
+    }
 }

@@ -317,12 +317,65 @@ fn a_bound_with_a_sample_that_is_not_finite_is_no_number() {
     )
     .unwrap();
     let lost = u64::from(estimate.timesteps[2].2.n_nonfinite);
+    // NaN each time it is asked, which is an answer.
     assert!(lost > 0 && lost == estimate.n_nonfinite() && estimate.timesteps[2].2.vb.n == 20 - lost);
     assert!(estimate.bits_per_dim().is_nan());
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let options = BoundOptions { timesteps: &plan, floor: None, stop: &stop, progress: &mut |_, _| {}, each: &mut |_, _| {} };
     assert!(matches!(evaluate(&diffusion, &Broken, &x, options), Err(Interrupted::Stopped)));
     assert!(matches!(ancestral(&diffusion, &Broken, 4, &stop), Err(Interrupted::Stopped)));
+}
+
+#[test]
+fn a_denoiser_that_contradicts_itself_gives_no_bound() {
+    use std::sync::atomic::{AtomicU32, Ordering};
+    /// Predicts 0 but for one call; where it computes terms itself, they are `terms` throughout.
+    struct Fickle {
+        calls: AtomicU32,
+        odd_call: u32,
+        answer: f32,
+        terms: Option<f64>,
+    }
+    impl Denoiser for Fickle {
+        fn predict(&self, _: &[f32], _: &[Timestep], output: &mut [f32]) -> Result<(), DenoiserError> {
+            let odd = self.calls.fetch_add(1, Ordering::Relaxed) == self.odd_call;
+            output.fill(if odd { self.answer } else { 0.0 });
+            Ok(())
+        }
+        fn batch(&self) -> usize {
+            5
+        }
+        fn terms(&self, jobs: &[Job]) -> Option<Result<Vec<SampleTerms>, DenoiserError>> {
+            let mse = self.terms?;
+            Some(Ok(vec![SampleTerms { mse, x0_mse: mse, vb: mse }; jobs.len()]))
+        }
+    }
+    let diffusion = Diffusion::new(&spec(ScheduleKind::Cosine, 8), point(1), Encoding::Continuous).unwrap();
+    let x = gaussian_data(5, 1, 0.0, 1.0);
+    let plan = TimestepPlan::all(8, 1);
+    let one_thread = rayon::ThreadPoolBuilder::new().num_threads(1).build().unwrap();
+    let ask = |odd_call, answer, terms| {
+        let fickle = Fickle { calls: AtomicU32::new(0), odd_call, answer, terms };
+        let found = one_thread.install(|| {
+            let (progress, each) = (&mut |_, _| {}, &mut |_: usize, _: &[SampleTerms]| {});
+            evaluate(&diffusion, &fickle, &x, BoundOptions { timesteps: &plan, floor: None, stop: &AtomicBool::new(false), progress, each })
+        });
+        (found.map(|e| e.bits_per_dim()).map_err(|e| e.to_string()), fickle.calls.into_inner())
+    };
+    // Eight calls and the first one again.
+    let (bound, calls) = ask(99, 0.0, None);
+    assert!(bound.unwrap().is_finite() && calls == 9);
+    // NaN once: at once. Another number: where it is the first call or its repetition.
+    for (odd_call, answer, made, t) in [(3, f32::NAN, 5, 4), (0, 0.01, 9, 1), (8, 0.01, 9, 1), (8, f32::NAN, 9, 1)] {
+        let (bound, calls) = ask(odd_call, answer, None);
+        let error = bound.unwrap_err();
+        assert!(error.contains(&format!("at t = {t}, the device gave two answers")) && calls == made, "{error} after {calls} calls");
+    }
+    // Terms of its own are held against those of its predictions.
+    let (bound, calls) = ask(99, 0.0, Some(123.0));
+    assert!(bound.unwrap_err().contains("terms of the bound 1.23e2 and") && calls == 1);
+    let (bound, _) = ask(99, 0.0, Some(f64::NAN));
+    assert!(bound.unwrap_err().contains("errors NaN and"));
 }
 
 #[test]
