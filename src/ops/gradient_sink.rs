@@ -53,8 +53,10 @@ impl Places {
     /// # Errors
     /// As [`Tape::backward`].
     pub fn collect(&self, tape: Tape, result: &Tensor, slope: Tensor, mut buffer: Vec<f32>) -> Result<Gradients> {
-        // What is not written is not read either, so that an old buffer needs no clearing.
-        buffer.resize(self.0.total, 0.0);
+        // What is not written is not read either, so that no buffer needs clearing.
+        if buffer.len() != self.0.total {
+            buffer = unspecified(self.0.total);
+        }
         let sink = Sink { places: self.0.clone(), flat: buffer, written: vec![false; self.0.parameters.len()] };
         let before = SINK.replace(Some(sink));
         let rest = tape.backward(result, slope);
@@ -63,19 +65,25 @@ impl Places {
         Ok(Gradients { flat, written, rest: rest? })
     }
 
-    /// Adds the gradients to the flat `sum`, and returns their buffer for the next pass.
+    /// Adds the gradients to the flat `sum`, and returns their buffer for the next pass. An empty sum becomes the buffer.
     ///
     /// # Errors
     /// If the gradients or `sum` belong to other parameters.
-    pub fn sum(&self, gradients: Gradients, sum: &mut [f32]) -> Result<Vec<f32>> {
-        let Gradients { flat, written, rest } = gradients;
+    pub fn sum(&self, gradients: Gradients, sum: &mut Vec<f32>) -> Result<Vec<f32>> {
+        let Gradients { mut flat, written, rest } = gradients;
         let Table { parameters, total, .. } = &*self.0;
-        if flat.len() != *total || sum.len() != *total || written.len() != parameters.len() {
+        let first = sum.is_empty();
+        if first {
+            std::mem::swap(sum, &mut flat);
+        }
+        if sum.len() != *total || !first && flat.len() != *total || written.len() != parameters.len() {
             bail!("{} numbers were given for the gradient of a network of {total} parameters", sum.len())
         }
         for ((parameter, range), written) in parameters.iter().zip(&written) {
-            if *written {
-                add(&mut sum[range.clone()], &flat[range.clone()]);
+            match (first, *written) {
+                (true, true) | (false, false) => {}
+                (true, false) => sum[range.clone()].fill(0.0),
+                (false, true) => add(&mut sum[range.clone()], &flat[range.clone()]),
             }
             if let Some(grad) = rest.get(parameter) {
                 add_tensor(grad, parameter, &mut sum[range.clone()])?;
@@ -167,23 +175,33 @@ mod tests {
         };
         let places = Places::new(vec![(w.clone(), 0..16), (shared.clone(), 16..32), (b.clone(), 32..36), (unused, 36..39)]);
         let plain = forward().unwrap().sum_all().unwrap().backward().unwrap();
-        // A buffer that was used before, and holds numbers that must not show.
-        let (y, tape) = record(forward).unwrap();
-        let gradients = places.collect(tape, &y, slope, vec![7.0; 39]).unwrap();
-        assert_eq!(gradients.written, [true, true, true, false]);
-        assert!(gradients.rest.get(&w).is_none() && gradients.rest.get(&shared).is_some());
-        let mut sum = vec![1.0; 39];
-        places.sum(gradients, &mut sum).unwrap();
+        // Numbers that a buffer holds from before must not show.
+        let gradients = |buffer: Vec<f32>| {
+            let (y, tape) = record(forward).unwrap();
+            let gradients = places.collect(tape, &y, slope.clone(), buffer).unwrap();
+            assert_eq!(gradients.written, [true, true, true, false]);
+            assert!(gradients.rest.get(&w).is_none() && gradients.rest.get(&shared).is_some());
+            gradients
+        };
+        // The first of a sum, in a new buffer and a used one, and a second.
+        let (mut one, mut first) = (Vec::new(), Vec::new());
+        assert!(places.sum(gradients(Vec::new()), &mut one).unwrap().is_empty());
+        places.sum(gradients(vec![7.0; 39]), &mut first).unwrap();
+        assert_eq!(one, first);
+        let mut two = one.clone();
+        assert_eq!(places.sum(gradients(vec![7.0; 39]), &mut two).unwrap().len(), 39);
         for (parameter, range) in [(&w, 0..16), (&shared, 16..32), (&b, 32..36)] {
             let want = plain.get(parameter).unwrap().flatten_all().unwrap().to_vec1::<f32>().unwrap();
-            for (got, want) in sum[range].iter().zip(want) {
-                assert!((got - 1.0 - want).abs() < 1e-4 * (1.0 + want.abs()), "{got} is not 1 + {want}");
+            for ((one, two), want) in one[range.clone()].iter().zip(&two[range]).zip(want) {
+                let near = |got: f32, want: f32| (got - want).abs() < 1e-4 * (1.0 + want.abs());
+                assert!(near(*one, want) && near(*two, 2.0 * want), "{one} and {two} are not {want} and twice that");
             }
         }
-        assert_eq!(sum[36..], [1.0; 3]);
+        assert_eq!((&one[36..], &two[36..]), (&[0.0; 3][..], &[0.0; 3][..]));
+        assert!(places.sum(gradients(Vec::new()), &mut vec![0.0; 38]).is_err());
         // And outside, nothing is left behind: candle has all of it again.
         assert!(forward().unwrap().sum_all().unwrap().backward().unwrap().get(&w).is_some());
         let zero = Tensor::zeros(3, DType::F32, &Device::Cpu).unwrap();
-        assert!(add_tensor(&zero, &w, &mut sum[..16]).is_err());
+        assert!(add_tensor(&zero, &w, &mut one[..16]).is_err());
     }
 }

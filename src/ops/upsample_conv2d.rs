@@ -3,9 +3,10 @@
 //! Start at [`upsample_conv2d`]. Doubled by its nearest neighbours, a row of the image reads …, d₀, d₀, d₁, d₁, d₂, d₂, …,
 //! and the two outputs over d₁ see d₀ and d₂ once and d₁ three times. With g a kernel,
 //! `y₀ = g₀ (d₀ − d₁) + (g₀ + g₁ + g₂) d₁` and `y₁ = (g₀ + g₁ + g₂) d₁ + g₂ (d₂ − d₁)`: three products for two outputs, nine
-//! for four in the plane, where Winograd's method on the doubled image takes sixteen. Each of the nine places is a product of
-//! matrices, (pixels × C_in) · (C_in × C_out). The gradients of kernels and input are nine products likewise, by the same
-//! three combinations of kernels; pixels go through in blocks that stay in cache.
+//! for four in the plane: as many as Winograd's method takes in its large tiles on the doubled image, but from a quarter of
+//! its numbers and with additions alone. Each of the nine places is a product of matrices, (pixels × C_in) · (C_in × C_out).
+//! The gradients of kernels and input are nine products likewise, by the same three combinations of kernels; pixels go
+//! through in blocks that stay in cache.
 
 use super::conv2d::{ConvKind, Geometry, bias_gradient, bias_of, conv2d};
 use super::cuda;

@@ -22,7 +22,7 @@ impl Trainer<'_> {
         let micro = self.config.train.micro_batch as usize;
         let params = self.model.layout().tensors(&weights.raw, self.options.device, true)?;
         let places = self.model.layout().places(&params);
-        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: vec![0.0; weights.raw.len()], spare: Vec::new() });
+        let sum = Mutex::new(OrderedSum { next: 0, waiting: BTreeMap::new(), total: Vec::new(), spare: Vec::new() });
 
         let parts: Vec<(Vec<_>, f64)> = self.pool.install(|| {
             indices
@@ -99,7 +99,8 @@ impl OrderedSum {
     fn add(&mut self, index: usize, part: Gradients, places: &Places) -> candle_core::Result<()> {
         self.waiting.insert(index, part);
         while let Some(part) = self.waiting.remove(&self.next) {
-            self.spare.push(places.sum(part, &mut self.total)?);
+            let buffer = places.sum(part, &mut self.total)?;
+            self.spare.extend((!buffer.is_empty()).then_some(buffer));
             self.next += 1;
         }
         Ok(())
