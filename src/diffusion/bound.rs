@@ -2,10 +2,10 @@
 //!
 //! Start at [`evaluate`]. Noise comes from [`rng::EVALUATION_SEED`](crate::rng::EVALUATION_SEED) and depends on
 //! (t, example, draw) alone, so every run is measured on the same draws and differences between runs are paired.
-//! Results are gathered in the order of (t, draw, example), whatever thread computed them. What is not finite is asked again,
-//! and so is the first batch after the last: a device that answers differently then is an error, not a bound. A second
-//! denoiser, the best there can be, may run beside the first on the same draws: what lies between them is then known far
-//! better than either.
+//! Results are gathered in the order of (t, draw, example), whatever thread computed them. What a denoiser
+//! answers that is not finite is asked again, and so is the first batch after the last: another answer then is an error, not a
+//! bound. A second denoiser, the best there can be, may run beside the first on the same draws: what lies between them is then
+//! known far better than either.
 
 use super::timestep_plan::TimestepPlan;
 use super::{Denoiser, DenoiserError, Diffusion, Interrupted, Job, SampleTerms};
@@ -345,18 +345,16 @@ impl Asked<'_> {
         Ok(own.into_iter().zip(of(floor)?).map(|(own, best)| (own, Some(best))).collect())
     }
 
-    /// Demands the same `answers` a second time, from predictions where the first were the denoiser's own terms. To three
-    /// digits: that way rounds differently.
+    /// Demands the same `answers` a second time, from predictions where the first were the denoiser's own terms; as far as
+    /// rounding allows, which differs that way and where a device records what it did.
     fn again(&self, draws: &[Draw], answers: &[Pair]) -> Result<(), DenoiserError> {
-        let differ = |a: f64, b: f64| {
-            if a.is_finite() && b.is_finite() { (a - b).abs() > 1e-3 * (a.abs() + b.abs()) + 1e-6 } else { a.is_finite() != b.is_finite() }
-        };
+        let differ = |a: f64, b: f64| a.is_finite() && b.is_finite() && (a - b).abs() > 1e-3 * (a.abs() + b.abs()) + 1e-4;
         let second = self.terms_here(draws, None, None)?;
         for ((&(t, i), (first, _)), (second, _)) in draws.iter().zip(answers).zip(&second) {
-            if differ(first.mse, second.mse) || differ(first.x0_mse, second.x0_mse) || differ(first.vb, second.vb) {
+            if first.is_finite() != second.is_finite() || differ(first.mse, second.mse) || differ(first.vb, second.vb) {
                 return Err(format!(
-                    "asked twice about example {} at t = {t}, the device gave two answers (mean squared errors {:e} and {:e}, terms of \
-                     the bound {:e} and {:e}); no bound is reported from it",
+                    "example {} at t = {t} was computed twice and differently (mean squared errors {:e} and {:e}, terms of the bound {:e} \
+                     and {:e}); no bound is reported from this device",
                     i % self.count,
                     first.mse,
                     second.mse,

@@ -77,7 +77,7 @@ impl Places {
             std::mem::swap(sum, &mut flat);
         }
         if sum.len() != *total || !first && flat.len() != *total || written.len() != parameters.len() {
-            bail!("{} numbers were given for the gradient of a network of {total} parameters", sum.len())
+            bail!("{} and {} numbers were given for the gradient of a network of {total} parameters", sum.len(), flat.len())
         }
         for ((parameter, range), written) in parameters.iter().zip(&written) {
             match (first, *written) {

@@ -1,10 +1,10 @@
 //! The matrices of Winograd's method, each applied to one column of vectors.
 //!
 //! A tile of M outputs of a filter of three taps is the product of two polynomials, found from its values at N = M + 2 points
-//! (Toom and Cook): G evaluates the filter, Aᵀ and Bᵀ are transposes of evaluating and interpolating. Which points is a matter of
-//! rounding alone. Relative to the result, as root mean squares in f32 with 64 channels: 2.9e-7 for the 0, ±1, ∞ of small
-//! tiles, 1.8e-6 for 0, ±1, ±2, ∞, the usual choice for large ones, 7.7e-7 for the 0, ±5/8, ±3/2, ∞ here, and 4.1e-7 for the
-//! plain sum, taken in order. All but G is exact in binary.
+//! (Toom and Cook): G evaluates the filter, Aᵀ and Bᵀ are transposes of evaluating and interpolating, whose divisors are in G.
+//! Which points is a matter of rounding alone. Relative to the result, as root mean squares in f32 with 64 channels: 2.9e-7
+//! for the 0, ±1, ∞ of small tiles, 1.8e-6 for 0, ±1, ±2, ∞, the usual choice for large ones, 7.7e-7 for the
+//! 0, ±5/8, ±3/2, ∞ here, and 4.1e-7 for the plain sum, taken in order. All but G is exact in binary.
 
 use super::real::Real;
 use crate::simd::{Simd, V};
@@ -66,7 +66,7 @@ pub(super) struct Large;
 
 const P: f64 = 5.0 / 8.0;
 const Q: f64 = 3.0 / 2.0;
-/// One over the product of a point's distances to the others.
+/// One over the product of a point's differences from the others.
 const AT_0: f64 = 1.0 / (P * P * Q * Q);
 const AT_P: f64 = 1.0 / (2.0 * P * P * (P * P - Q * Q));
 const AT_Q: f64 = 1.0 / (2.0 * Q * Q * (Q * Q - P * P));

@@ -4,7 +4,7 @@
 //! and the two outputs over d₁ see d₀ and d₂ once and d₁ three times. With g a kernel,
 //! `y₀ = g₀ (d₀ − d₁) + (g₀ + g₁ + g₂) d₁` and `y₁ = (g₀ + g₁ + g₂) d₁ + g₂ (d₂ − d₁)`: three products for two outputs, nine
 //! for four in the plane: as many as Winograd's method takes in its large tiles on the doubled image, but from a quarter of
-//! its numbers and with additions alone. Each of the nine places is a product of matrices, (pixels × C_in) · (C_in × C_out).
+//! its pixels and with additions alone. Each of the nine places is a product of matrices, (pixels × C_in) · (C_in × C_out).
 //! The gradients of kernels and input are nine products likewise, by the same three combinations of kernels; pixels go
 //! through in blocks that stay in cache.
 

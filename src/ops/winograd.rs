@@ -1,5 +1,5 @@
-//! 3 × 3 convolutions of stride 1 by Winograd's method: 36 multiplications for 16 outputs in place of 144, or, on images so
-//! small that large tiles would mostly lie outside, 16 for 4. [Lavin15, Sec. 4.1]
+//! 3 × 3 convolutions of stride 1 by Winograd's method: 36 multiplications for 16 outputs in place of 144, or, on images
+//! so small that this takes no fewer, 16 for 4. [Lavin15, Sec. 4.1]
 //!
 //! The output is cut into tiles of M × M. With d the N × N pixels of the input that a tile sees, N = M + 2, g a kernel and ⊙
 //! element by element, `y = Aᵀ [(G g Gᵀ) ⊙ (Bᵀ d B)] A` with the matrices of [`Tiling`]: summed over input channels, each of the
@@ -102,7 +102,8 @@ impl<K: Tiling<M, N>, const M: usize, const N: usize> Cut<K, M, N> {
         (image, M * (tile / self.tiles_across()), M * (tile % self.tiles_across()))
     }
 
-    /// Tiles of a block: a whole number of rows of registers, and about 400 KB of transformed numbers.
+    /// Tiles of a block: a whole number of rows of registers, and about 400 KB of transformed numbers where there are up to
+    /// 256 channels in all.
     fn block(self) -> usize {
         (98304 / Self::PLACES / (self.s.c_in + self.s.c_out)).clamp(12, 96) / 12 * 12
     }

@@ -69,7 +69,11 @@ impl Weights {
     ///
     /// m ← β₁m + (1 − β₁)g, v ← β₂v + (1 − β₂)g², w ← w − lr (m̂ / (√v̂ + ε) + λ w), ema ← d·ema + (1 − d)·w.
     /// [Loshchilov19, Alg. 2]
+    ///
+    /// # Panics
+    /// If the gradient is of another length.
     pub fn update(&mut self, adamw: &AdamW, gradient: &[f32]) -> f64 {
+        assert_eq!(gradient.len(), self.raw.len(), "a gradient of another network");
         let norm = norm(gradient);
         if !norm.is_finite() {
             return norm;
