@@ -16,7 +16,7 @@ use super::real::Real;
 use super::tape::{apply3, tracked};
 use super::tile_product::tile_product;
 use super::upsample2x::upsample2x;
-use super::winograd::{Planes, inputs_first, load, on_both_axes, stride, window};
+use super::winograd::{Planes, correlate, inputs_first, load, multiply, on_both_axes, stride, window};
 use crate::simd::{Simd, V, Vectorized, vectors};
 use candle_core::{CpuStorage, CustomOp3, DType, Layout, Result, Shape, Tensor, WithDType, bail};
 use std::ops::Range;
@@ -132,12 +132,7 @@ fn forward<T: Real>(x: &[T], w: &[T], bias: &[T], g: &Geometry) -> Vec<T> {
         for first in (0..pixels).step_by(block) {
             let here = first..(first + block).min(pixels);
             vectors(See { x, image, rows: block, channels: g.c_in, pixels: here.clone(), v });
-            for place in 0..PLACES {
-                let v = matrix(&v[place * stride(block, g.c_in)..], g.c_in, 1);
-                let m = &mut m[place * stride(block, g.c_out)..];
-                let u = matrix(&u[place * stride(g.c_in, g.c_out)..], g.c_out, 1);
-                tile_product((here.len(), g.c_out, g.c_in), m, g.c_out, Store::Overwrite, T::ONE, v, u);
-            }
+            multiply(PLACES, (here.len(), block), (g.c_in, g.c_out), v, u, m);
             vectors(Give { m, image, rows: block, channels: g.c_out, pixels: here, bias: &|i| bias_of(bias, g, i), y: &mut y });
         }
     });
@@ -164,12 +159,7 @@ fn backward<T: Real>(x: &[T], w: &[T], dy: &[T], g: &Geometry, dx: &mut [T], dw:
                 vectors(See { x, image, rows: block, channels: g.c_in, pixels: here.clone(), v: of_input });
                 vectors(Spread { dy, image, rows: block, channels: g.c_out, pixels: here.clone(), m: of_output });
                 let store = if first == 0 { Store::Overwrite } else { Store::Add };
-                for place in 0..PLACES {
-                    let m = matrix(&of_output[place * stride(block, g.c_out)..], 1, g.c_out);
-                    let v = matrix(&of_input[place * stride(block, g.c_in)..], g.c_in, 1);
-                    let du = &mut du[place * stride(g.c_out, g.c_in)..];
-                    tile_product((g.c_out, g.c_in, here.len()), du, g.c_in, store, T::ONE, m, v);
-                }
+                correlate(PLACES, (here.len(), block), (g.c_in, g.c_out), of_output, of_input, store, du);
             }
             if !dx.is_empty() {
                 vectors(Gather { dy, image, rows: block, channels: g.c_out, pixels: here.clone(), e: of_output });

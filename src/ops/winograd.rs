@@ -120,7 +120,7 @@ impl<K: Tiling<M, N>, const M: usize, const N: usize> Cut<K, M, N> {
             for first in (0..self.tiles()).step_by(block) {
                 let tiles = first..(first + block).min(self.tiles());
                 vectors(See { by: self, x, channels: c_in, tiles: tiles.clone(), v });
-                self.multiply(v, u, tiles.len(), (c_in, c_out), m);
+                multiply(Self::PLACES, (tiles.len(), block), (c_in, c_out), v, u, m);
                 vectors(Give { by: self, m, channels: c_out, tiles, bias: Some(bias), y });
             }
         });
@@ -143,16 +143,11 @@ impl<K: Tiling<M, N>, const M: usize, const N: usize> Cut<K, M, N> {
                     vectors(See { by: self, x, channels: c_in, tiles: tiles.clone(), v: of_input });
                     vectors(Spread { by: self, dy, tiles: tiles.clone(), dm: of_output });
                     let store = if first == 0 { Store::Overwrite } else { Store::Add };
-                    for place in 0..Self::PLACES {
-                        let dm = matrix(&of_output[place * stride(block, c_out)..], 1, c_out);
-                        let v = matrix(&of_input[place * stride(block, c_in)..], c_in, 1);
-                        let du = &mut du[place * stride(c_out, c_in)..];
-                        tile_product((c_out, c_in, tiles.len()), du, c_in, store, T::ONE, dm, v);
-                    }
+                    correlate(Self::PLACES, (tiles.len(), block), (c_in, c_out), of_output, of_input, store, du);
                 }
                 if !dx.is_empty() {
                     vectors(See { by: self, x: dy, channels: c_out, tiles: tiles.clone(), v: of_output });
-                    self.multiply(of_output, u, tiles.len(), (c_out, c_in), of_input);
+                    multiply(Self::PLACES, (tiles.len(), block), (c_out, c_in), of_output, u, of_input);
                     vectors(Give { by: self, m: of_input, channels: c_in, tiles, bias: None, y: dx });
                 }
             }
@@ -161,16 +156,42 @@ impl<K: Tiling<M, N>, const M: usize, const N: usize> Cut<K, M, N> {
             }
         });
     }
+}
 
-    /// In each place, `m = v · u`.
-    fn multiply<T: Real>(self, v: &[T], u: &[T], tiles: usize, (c_in, c_out): (usize, usize), m: &mut [T]) {
-        let block = self.block();
-        for place in 0..Self::PLACES {
-            let v = matrix(&v[place * stride(block, c_in)..], c_in, 1);
-            let u = matrix(&u[place * stride(c_in, c_out)..], c_out, 1);
-            let m = &mut m[place * stride(block, c_out)..];
-            tile_product((tiles, c_out, c_in), m, c_out, Store::Overwrite, T::ONE, v, u);
-        }
+// --- Products ----------------------------------------------------------------------------------------------------------
+
+/// In each place, `m = v · u` for the first `rows` rows of blocks that have room for `block`.
+pub(super) fn multiply<T: Real>(
+    places: usize,
+    (rows, block): (usize, usize),
+    (c_in, c_out): (usize, usize),
+    v: &[T],
+    u: &[T],
+    m: &mut [T],
+) {
+    for place in 0..places {
+        let v = matrix(&v[place * stride(block, c_in)..], c_in, 1);
+        let u = matrix(&u[place * stride(c_in, c_out)..], c_out, 1);
+        let m = &mut m[place * stride(block, c_out)..];
+        tile_product((rows, c_out, c_in), m, c_out, Store::Overwrite, T::ONE, v, u);
+    }
+}
+
+/// In each place, `du = dmᵀ · v`, or that added to it.
+pub(super) fn correlate<T: Real>(
+    places: usize,
+    (rows, block): (usize, usize),
+    (c_in, c_out): (usize, usize),
+    dm: &[T],
+    v: &[T],
+    store: Store<'_, T>,
+    du: &mut [T],
+) {
+    for place in 0..places {
+        let dm = matrix(&dm[place * stride(block, c_out)..], 1, c_out);
+        let v = matrix(&v[place * stride(block, c_in)..], c_in, 1);
+        let du = &mut du[place * stride(c_out, c_in)..];
+        tile_product((c_out, c_in, rows), du, c_in, store, T::ONE, dm, v);
     }
 }
 
