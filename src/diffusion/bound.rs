@@ -53,10 +53,11 @@ pub struct FloorEstimate {
 }
 
 impl FloorEstimate {
+    /// Adds one example, whose floor is finite; where its own terms are not, there is no excess.
     fn push(&mut self, own: &SampleTerms, floor: &SampleTerms) {
-        if own.is_finite() && floor.is_finite() {
-            self.mse.push(floor.mse);
-            self.vb.push(floor.vb);
+        self.mse.push(floor.mse);
+        self.vb.push(floor.vb);
+        if own.is_finite() {
             self.mse_excess.push(own.mse - floor.mse);
             self.vb_excess.push(own.vb - floor.vb);
         }
@@ -171,7 +172,7 @@ pub struct BoundOptions<'a> {
 /// Evaluates the bound of `denoiser` over `examples` (each D numbers, in order), on the current thread pool.
 ///
 /// # Errors
-/// If the network fails or contradicts itself, or the caller asks to stop.
+/// If the network fails or contradicts itself, the floor is not finite, or the caller asks to stop.
 pub fn evaluate(
     diffusion: &Diffusion,
     denoiser: &dyn Denoiser,
@@ -213,6 +214,7 @@ pub fn evaluate(
                     return Err(Interrupted::Stopped);
                 }
                 let pairs = asked.terms(jobs).map_err(Interrupted::Denoiser)?;
+                asked.floor_is_finite(jobs, &pairs).map_err(Interrupted::Denoiser)?;
                 if !pairs.iter().all(|(own, _)| own.is_finite()) {
                     asked.again(jobs, &pairs).map_err(Interrupted::Denoiser)?;
                 }
@@ -343,6 +345,20 @@ impl Asked<'_> {
         let own = own.map_or_else(|| of(self.denoiser), Ok)?;
         let Some(floor) = floor else { return Ok(own.into_iter().map(|own| (own, None)).collect()) };
         Ok(own.into_iter().zip(of(floor)?).map(|(own, best)| (own, Some(best))).collect())
+    }
+
+    /// A network may be beyond numbers; the best denoiser there can be is not.
+    fn floor_is_finite(&self, draws: &[Draw], answers: &[Pair]) -> Result<(), DenoiserError> {
+        let lost = draws.iter().zip(answers).find(|(_, (_, best))| best.is_some_and(|best| !best.is_finite()));
+        match lost {
+            None => Ok(()),
+            Some((&(t, i), _)) => Err(format!(
+                "the best denoiser of this data has no finite answer for example {} at t = {t}; its bound, and the excess over it, would \
+                 leave out what it cannot do",
+                i % self.count
+            )
+            .into()),
+        }
     }
 
     /// Demands the same `answers` a second time, from predictions where the first were the denoiser's own terms; as far as

@@ -320,6 +320,17 @@ fn a_bound_with_a_sample_that_is_not_finite_is_no_number() {
     // NaN each time it is asked, which is an answer.
     assert!(lost > 0 && lost == estimate.n_nonfinite() && estimate.timesteps[2].2.vb.n == 20 - lost);
     assert!(estimate.bits_per_dim().is_nan());
+    // Its floor is that of all examples. A floor that is no number is none.
+    let finite = MixtureOracle::new(diffusion.gaussian().unwrap(), vec![Component { weight: 1.0, mean: vec![0.0], variance: 1.0 }]);
+    let with_floor = |denoiser: &dyn Denoiser, floor: &dyn Denoiser| {
+        let (progress, each) = (&mut |_, _| {}, &mut |_: usize, _: &[SampleTerms]| {});
+        evaluate(&diffusion, denoiser, &x, BoundOptions { timesteps: &plan, floor: Some(floor), stop: &stop, progress, each })
+    };
+    let (broken, whole) = (with_floor(&Broken, &finite).unwrap(), with_floor(&finite, &finite).unwrap());
+    assert!(broken.floor() == whole.floor() && broken.floors[2].vb.n == 20 && broken.floors[2].vb_excess.n == 20 - lost);
+    assert!(broken.excess().unwrap().0.is_nan());
+    let error = with_floor(&Broken, &Broken).unwrap_err().to_string();
+    assert!(error.contains("at t = 3") && error.contains("best denoiser"), "{error}");
     stop.store(true, std::sync::atomic::Ordering::Relaxed);
     let options = BoundOptions { timesteps: &plan, floor: None, stop: &stop, progress: &mut |_, _| {}, each: &mut |_, _| {} };
     assert!(matches!(evaluate(&diffusion, &Broken, &x, options), Err(Interrupted::Stopped)));

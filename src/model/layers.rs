@@ -2,7 +2,7 @@
 
 use super::params::{Declared, DiskLayout, ParamId, ParamInit, ParamLayout, Params};
 use super::{Init, ModelError};
-use crate::ops::{Activation, ConvKind, add, conv2d, group_norm, layer_norm, linear, upsample_conv2d};
+use crate::ops::{Activation, ConvKind, Rows, add, conv2d, group_norm, layer_norm, linear, linear_joined, upsample_conv2d};
 use candle_core::{Result, Tensor};
 
 /// Whether a layer starts at its full scale, or at zero under [`Init::Ddpm`].
@@ -134,6 +134,18 @@ pub(super) struct Dense {
 impl Dense {
     pub(super) fn forward(&self, params: &Params, x: &Tensor, activation: Activation) -> Result<Tensor> {
         linear(x, params.get(self.weight), params.get(self.bias), activation)
+    }
+
+    /// Of `x` and what its samples share, side by side: see [`linear_joined`].
+    pub(super) fn forward_joined(
+        &self,
+        params: &Params,
+        x: &Tensor,
+        shared: &Tensor,
+        rows: Option<&Rows>,
+        activation: Activation,
+    ) -> Result<Tensor> {
+        linear_joined(x, shared, rows, params.get(self.weight), params.get(self.bias), activation)
     }
 
     /// With a second bias on top.

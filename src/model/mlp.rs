@@ -8,7 +8,7 @@
 
 use super::layers::{Builder, Dense, Start};
 use super::params::{ParamLayout, Params};
-use super::time_embedding::Sinusoid;
+use super::time_embedding::{Sinusoid, Times};
 use super::{Dropout, ModelError, ModelSpec};
 use crate::data::Shape;
 use crate::ops::{self, Activation};
@@ -75,9 +75,9 @@ impl Mlp {
     ///
     /// # Errors
     /// If shapes do not fit this model.
-    pub fn forward(&self, params: &Params, x: &Tensor, sinusoid: &Tensor, dropout: Option<Dropout>) -> Result<Tensor> {
+    pub(super) fn forward(&self, params: &Params, x: &Tensor, times: &Times, dropout: Option<Dropout>) -> Result<Tensor> {
         let Shape { height, width, channels } = self.shape;
-        let batch = sinusoid.dim(0)?;
+        let (batch, sinusoid, rows) = (times.samples()?, times.sinusoid(), times.rows());
         if x.dims() != [batch, height, width, channels] {
             bail!("the network takes [{batch}, {height}, {width}, {channels}] for {batch} timesteps, not {:?}", x.dims())
         }
@@ -85,7 +85,7 @@ impl Mlp {
         let e = self.time[1].forward(params, &e, Activation::Silu)?;
         let mut h = waves(&x.reshape((batch, self.shape.dims()))?, self.fourier)?;
         for (lane, layer) in (0..).zip(&self.hidden) {
-            let mut u = layer.dense.forward(params, &ops::concat(&h, &e)?, Activation::Silu)?;
+            let mut u = layer.dense.forward_joined(params, &h, &e, rows, Activation::Silu)?;
             if let Some(d) = dropout {
                 u = ops::dropout(&u, self.dropout, d.stream.lane(lane), d.first_sample)?;
             }
@@ -166,16 +166,18 @@ mod tests {
         let flat: Vec<f64> = model.layout().init(1).iter().map(|v| f64::from(*v)).collect();
         let dropout = Some(Dropout { stream: stream(1, Purpose::Dropout, 1), first_sample: 2 });
         let x = random(&[3, 2, 2, 1], 1);
+        // Two samples share a timestep.
+        let t = [steps(2), steps(1)].concat();
         for dropout in [None, dropout] {
             let params = model.layout().tensors(&flat, &Device::Cpu, false).unwrap();
-            differences(std::slice::from_ref(&x), |x| model.forward(&params, &x[0], &steps(3), dropout));
+            differences(std::slice::from_ref(&x), |x| model.forward(&params, &x[0], &t, dropout));
             let f = |flat: &[f64]| {
                 let params = model.layout().tensors(flat, &Device::Cpu, false).unwrap();
-                let y = model.forward(&params, &x, &steps(3), dropout).unwrap();
+                let y = model.forward(&params, &x, &t, dropout).unwrap();
                 (y * random(&[3, 2, 2, 2], 5)).unwrap().sum_all().unwrap()
             };
             let params = model.layout().tensors(&flat, &Device::Cpu, true).unwrap();
-            let (y, tape) = record(|| model.forward(&params, &x, &steps(3), dropout)).unwrap();
+            let (y, tape) = record(|| model.forward(&params, &x, &t, dropout)).unwrap();
             let mut grad = vec![0.0; flat.len()];
             model.layout().add_gradients(&params, &tape.backward(&y, random(&[3, 2, 2, 2], 5)).unwrap(), &mut grad).unwrap();
             for i in (0..flat.len()).step_by(7) {

@@ -21,9 +21,10 @@ pub use unet2d::UNet2d;
 
 use crate::data::Shape;
 use crate::named_enum;
+use crate::ops;
 use crate::units::Timestep;
 use candle_core::Tensor;
-use time_embedding::Sinusoid;
+use time_embedding::{Sinusoid, Times};
 
 named_enum! {
     pub enum ModelKind {
@@ -148,8 +149,15 @@ impl Model {
     /// # Errors
     /// If shapes do not fit this model.
     pub fn forward(&self, params: &Params, x: &Tensor, t: &[Timestep], dropout: Option<Dropout>) -> candle_core::Result<Tensor> {
-        let sinusoid = Tensor::from_vec(self.embed(t)?, (t.len(), self.embedding_width()), x.device())?;
-        self.forward_embedded(params, x, &sinusoid, dropout)
+        let embedded = |t: &[Timestep]| Tensor::from_vec(self.embed(t)?, (t.len(), self.embedding_width()), x.device());
+        match self {
+            // Most of what an MLP computes depends on the timestep alone. (Work that a device records has one size.)
+            Self::Mlp(model) if !ops::cuda::is_device(x.device()) => {
+                let (different, rows) = time_embedding::shared(t);
+                model.forward(params, x, &Times::of(embedded(&different)?, rows), dropout)
+            }
+            _ => self.forward_embedded(params, x, &embedded(t)?, dropout),
+        }
     }
 
     /// The same of timesteps that have been [embedded](Self::embed): `sinusoid` is `[B, embedding_width]`.
@@ -165,7 +173,7 @@ impl Model {
     ) -> candle_core::Result<Tensor> {
         match self {
             Self::UNet2d(model) => model.forward(params, x, sinusoid, dropout),
-            Self::Mlp(model) => model.forward(params, x, sinusoid, dropout),
+            Self::Mlp(model) => model.forward(params, x, &Times::of(sinusoid.clone(), None), dropout),
             Self::Transformer(model) => model.forward(params, x, sinusoid, dropout),
         }
     }

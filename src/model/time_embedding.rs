@@ -1,8 +1,9 @@
 //! The sinusoidal embedding of the timestep.
 
 use super::TimeEmbedding;
+use crate::ops::Rows;
 use crate::units::Timestep;
-use candle_core::Result;
+use candle_core::{Result, Tensor};
 use std::sync::RwLock;
 
 /// The embedding of one width and kind. A timestep's row is computed when it is first asked for, and kept: sines cost more
@@ -62,6 +63,48 @@ impl Sinusoid {
     }
 }
 
+/// The timesteps of a batch, embedded.
+pub(super) struct Times {
+    /// `[B, width]`, or a row for each different timestep.
+    sinusoid: Tensor,
+    /// Which of them each sample has.
+    rows: Option<Rows>,
+}
+
+impl Times {
+    pub(super) fn of(sinusoid: Tensor, rows: Option<Rows>) -> Self {
+        Self { sinusoid, rows }
+    }
+
+    pub(super) fn sinusoid(&self) -> &Tensor {
+        &self.sinusoid
+    }
+
+    pub(super) fn rows(&self) -> Option<&Rows> {
+        self.rows.as_ref()
+    }
+
+    pub(super) fn samples(&self) -> Result<usize> {
+        self.rows.as_ref().map_or_else(|| self.sinusoid.dim(0), |rows| Ok(rows.len()))
+    }
+}
+
+/// The different timesteps, in the order in which they first appear, and which of them each sample has; `None` where no two
+/// samples share one.
+pub(super) fn shared(t: &[Timestep]) -> (Vec<Timestep>, Option<Rows>) {
+    let mut place = vec![None; t.iter().map(|t| t.index() + 1).max().unwrap_or(0)];
+    let mut different = Vec::new();
+    let row = |t: &Timestep| {
+        *place[t.index()].get_or_insert_with(|| {
+            different.push(*t);
+            different.len() as u32 - 1
+        })
+    };
+    let rows: Rows = t.iter().map(row).collect();
+    let all = different.len() == t.len();
+    (different, (!all).then_some(rows))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -79,5 +122,13 @@ mod tests {
         let improved = rows(TimeEmbedding::Improved);
         assert!((f64::from(improved[1][1]) - 10f64.cos()).abs() < 1e-5, "10000^(-1/4) is 0.1");
         assert!((f64::from(improved[1][5]) - 10f64.sin()).abs() < 1e-5);
+    }
+    #[test]
+    fn a_timestep_is_embedded_once_in_a_batch() {
+        let of = |t: &[usize]| shared(&t.iter().map(|&t| Timestep::from_index(t)).collect::<Vec<_>>());
+        let (different, rows) = of(&[7, 0, 7, 3, 0]);
+        assert_eq!(different.iter().map(|t| t.index()).collect::<Vec<_>>(), [7, 0, 3]);
+        assert_eq!(&*rows.unwrap(), [0, 1, 0, 2, 1]);
+        assert!(of(&[5, 2, 9]).1.is_none() && of(&[]).1.is_none());
     }
 }

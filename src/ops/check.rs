@@ -63,10 +63,29 @@ pub(crate) fn agree(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>, 
     differences(inputs, f);
 }
 
+/// The same of an operation that is one on a tape only.
+pub(crate) fn agree_on_tape(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>, reference: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    for (dtype, tolerance) in [(DType::F64, 1e-12), (DType::F32, 1e-5)] {
+        let cast: Vec<Tensor> = inputs.iter().map(|x| x.to_dtype(dtype).unwrap()).collect();
+        let (y_ref, grads_ref) = value_and_gradients(&cast, &reference);
+        // Of constants, and recorded.
+        for y in [f(&cast).unwrap(), record(|| f(&cast)).unwrap().0] {
+            assert!(distance(&y, &y_ref) < tolerance, "{dtype:?}: output is {} off the reference", distance(&y, &y_ref));
+        }
+        for (i, (g, r)) in gradients_by_tape(&cast, &f).iter().zip(&grads_ref).enumerate() {
+            assert!(distance(g, r) < tolerance, "{dtype:?}: gradient of input {i} is {} off the reference", distance(g, r));
+        }
+    }
+    slopes_agree(inputs, &gradients_by_tape(inputs, &f), f);
+}
+
 /// Demands that the gradients of `f` agree with central differences in f64, at up to 60 elements of each input.
 pub(crate) fn differences(inputs: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
-    let (_, grads) = value_and_gradients(inputs, &f);
-    for (i, (x, g)) in inputs.iter().zip(&grads).enumerate() {
+    slopes_agree(inputs, &value_and_gradients(inputs, &f).1, f);
+}
+
+fn slopes_agree(inputs: &[Tensor], grads: &[Tensor], f: impl Fn(&[Tensor]) -> Result<Tensor>) {
+    for (i, (x, g)) in inputs.iter().zip(grads).enumerate() {
         assert_eq!(x.dims(), g.dims());
         let (x0, g) = (numbers(x), numbers(g));
         let largest = g.iter().fold(1e-3_f64, |m, v| m.max(v.abs()));

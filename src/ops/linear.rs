@@ -129,7 +129,7 @@ impl CustomOp3 for Linear {
     }
 }
 
-fn activate<T: Real>(z: &[T]) -> Vec<T> {
+pub(super) fn activate<T: Real>(z: &[T]) -> Vec<T> {
     let mut y = unspecified(z.len());
     let out = &mut y[..];
     crate::simd::dispatch(
@@ -139,7 +139,7 @@ fn activate<T: Real>(z: &[T]) -> Vec<T> {
     y
 }
 
-fn deactivate<T: Real>(z: &[T], dy: &[T]) -> Vec<T> {
+pub(super) fn deactivate<T: Real>(z: &[T], dy: &[T]) -> Vec<T> {
     let mut dz = unspecified(z.len());
     let out = &mut dz[..];
     crate::simd::dispatch(

@@ -25,12 +25,15 @@ pub struct Tape {
 }
 
 /// Gradients of the inputs from that of the result.
-type Backward = Box<dyn FnOnce(&Tensor) -> Result<[Option<Tensor>; 3]>>;
+type Backward = Box<dyn FnOnce(&Tensor) -> Result<[Option<Tensor>; MOST_INPUTS]>>;
+
+/// No operation takes more tensors.
+const MOST_INPUTS: usize = 4;
 
 struct Note {
     result: TensorId,
     /// Those whose gradient somebody waits for.
-    inputs: [Option<TensorId>; 3],
+    inputs: [Option<TensorId>; MOST_INPUTS],
     backward: Backward,
 }
 
@@ -131,7 +134,8 @@ pub(super) fn note<const N: usize>(
     if let Some(x) = inputs.iter().find(|x| x.track_op() && !x.is_variable()) {
         bail!("a tensor of shape {:?} was made of variables by something that a tape does not see", x.dims())
     }
-    let mut waiting = [None; 3];
+    const { assert!(N <= MOST_INPUTS) };
+    let mut waiting = [None; MOST_INPUTS];
     for (to, input) in waiting.iter_mut().zip(inputs) {
         *to = tracked(input).then(|| input.id());
     }
@@ -139,9 +143,9 @@ pub(super) fn note<const N: usize>(
         return Ok(());
     }
     let backward: Backward = Box::new(move |slope| {
-        let mut three = [None, None, None];
-        backward(slope)?.into_iter().zip(&mut three).for_each(|(from, to)| *to = from);
-        Ok(three)
+        let mut all = [const { None }; MOST_INPUTS];
+        backward(slope)?.into_iter().zip(&mut all).for_each(|(from, to)| *to = from);
+        Ok(all)
     });
     TAPE.with_borrow_mut(|tape| {
         if let Some(tape) = tape {

@@ -94,8 +94,11 @@ impl Denoiser for Network<'_> {
             // Enough to fill a GPU, few enough that a network's images of many channels fit beside each other.
             return ((1 << 20) / self.shape.dims().max(1)).clamp(16, 2048);
         }
-        // Enough examples to fill the matrix products, few enough to stay in cache.
-        (8_192 / self.shape.dims().max(1)).clamp(4, 64)
+        // Enough examples to fill the matrix products, few enough to stay in cache: an MLP has a row for each, the others images.
+        match self.model {
+            Model::Mlp(_) => 256,
+            _ => (8_192 / self.shape.dims().max(1)).clamp(4, 64),
+        }
     }
 
     fn terms(&self, jobs: &[Job]) -> Option<Result<Vec<SampleTerms>, DenoiserError>> {

@@ -376,12 +376,21 @@ fn a_sweep_that_is_held_up_keeps_its_runs() {
     let lab = lab(LONG);
     let mut child = spawn(&lab, &["-j", "2"]);
     wait_for_a_checkpoint(&lab);
-    kill_group(&child, libc::SIGSTOP);
+    let locked = || stored(&lab).iter().filter(|run| run.is_locked().unwrap()).map(|run| run.path().to_owned()).collect::<Vec<_>>();
+    // Between two runs there may be none.
+    let held = wait_for("runs that stand still", || {
+        kill_group(&child, libc::SIGSTOP);
+        let held = locked();
+        if held.is_empty() {
+            kill_group(&child, libc::SIGCONT);
+        }
+        (!held.is_empty()).then_some(held)
+    });
     let mut second = spawn(&lab, &["-j", "1"]);
     std::thread::sleep(Duration::from_secs(3));
-    let held = stored(&lab).iter().filter(|run| run.is_locked().unwrap()).count();
+    let after = locked();
     kill_group(&child, libc::SIGCONT);
-    assert!(held >= 2, "a run that stands still is still held: {held}");
+    assert!(held.iter().all(|run| after.contains(run)), "a run that stands still is still held: {held:?}, {after:?}");
     assert!(child.wait().unwrap().success());
     assert!(second.wait().unwrap().success());
     equal(&expected, &lab, "held up for three seconds");
