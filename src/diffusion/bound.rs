@@ -3,8 +3,8 @@
 //! Start at [`evaluate`]. Noise comes from [`rng::EVALUATION_SEED`](crate::rng::EVALUATION_SEED) and depends on
 //! (t, example, draw) alone, so every run is measured on the same draws and differences between runs are paired.
 //! Results are gathered in the order of (t, draw, example), whatever thread computed them. What a denoiser
-//! answers that is not finite is asked again, and so is the first batch after the last: another answer then is an error, not a
-//! bound. A second denoiser, the best there can be, may run beside the first on the same draws: what lies between them is then
+//! answers that is not finite is asked again, and so are, after the last batch, the first one and the last whole one: another
+//! answer then is an error, not a bound. A second denoiser, the best there can be, may run beside the first on the same draws: what lies between them is then
 //! known far better than either.
 
 use super::timestep_plan::TimestepPlan;
@@ -186,7 +186,8 @@ pub fn evaluate(
     let total: u64 = visits.iter().map(|v| u64::from(v.draws) * count as u64).sum();
     let batch = denoiser.batch().max(1);
     let asked = Asked { diffusion, denoiser, floor: options.floor, examples, count };
-    let mut opening: Option<(Vec<Draw>, Vec<Pair>)> = None;
+    // The first batch, which a device is told kernel by kernel, and the last whole one, which it does as recorded.
+    let mut to_repeat: [Option<(Vec<Draw>, Vec<Pair>)>; 2] = [None, None];
     let sampled = plan.is_sampled();
 
     let prior_terms: Vec<f64> = examples.chunks_exact(dims).map(|x_0| diffusion.prior_bits_per_dim(x_0)).collect();
@@ -221,7 +222,12 @@ pub fn evaluate(
                 Ok(pairs)
             })
             .collect::<Result<_, _>>()?;
-        opening = opening.or_else(|| Some((jobs.iter().copied().take(batch).collect(), terms.first()?.clone())));
+        let mut batches = jobs.chunks(batch).zip(&terms).map(|(jobs, pairs)| (jobs.to_vec(), pairs.clone()));
+        let [opening, closing] = &mut to_repeat;
+        if opening.is_none() {
+            *opening = batches.next();
+        }
+        *closing = batches.rfind(|(jobs, _)| jobs.len() == batch).or(closing.take());
         let mut terms = terms.into_iter().flatten();
         for (v, visit) in visits.iter().enumerate().take(next).skip(first) {
             let draws = f64::from(visit.draws);
@@ -257,8 +263,8 @@ pub fn evaluate(
         (options.progress)(done, total);
     }
 
-    if let Some((jobs, pairs)) = opening {
-        asked.again(&jobs, &pairs).map_err(Interrupted::Denoiser)?;
+    for (jobs, pairs) in to_repeat.iter().flatten() {
+        asked.again(jobs, pairs).map_err(Interrupted::Denoiser)?;
     }
 
     let moments = |values: &mut dyn Iterator<Item = f64>| {

@@ -373,11 +373,12 @@ fn a_denoiser_that_contradicts_itself_gives_no_bound() {
         });
         (found.map(|e| e.bits_per_dim()).map_err(|e| e.to_string()), fickle.calls.into_inner())
     };
-    // Eight calls and the first one again.
+    // Eight calls, and the first and the last one again.
     let (bound, calls) = ask(99, 0.0, None);
-    assert!(bound.unwrap().is_finite() && calls == 9);
-    // NaN once: at once. Another number: where it is the first call or its repetition.
-    for (odd_call, answer, made, t) in [(3, f32::NAN, 5, 4), (0, 0.01, 9, 1), (8, 0.01, 9, 1), (8, f32::NAN, 9, 1)] {
+    assert!(bound.unwrap().is_finite() && calls == 10);
+    // NaN once: at once. Another number: where it is the first call, the last or a repetition.
+    let odd = [(3, f32::NAN, 5, 4), (0, 0.01, 9, 1), (8, 0.01, 9, 1), (8, f32::NAN, 9, 1), (7, 0.01, 10, 8), (9, 0.01, 10, 8)];
+    for (odd_call, answer, made, t) in odd {
         let (bound, calls) = ask(odd_call, answer, None);
         let error = bound.unwrap_err();
         assert!(error.contains(&format!("at t = {t} was computed twice and differently")) && calls == made, "{error} after {calls} calls");

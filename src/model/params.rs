@@ -4,6 +4,7 @@
 //! a forward pass takes, [`ParamLayout::add_gradients`] brings their gradients back.
 
 use super::ModelError;
+use crate::ops::cuda::sent;
 use crate::ops::{Places, Slopes, add_tensor};
 use crate::rng::{Purpose, stream};
 use candle_core::{Device, Result, Tensor, Var, WithDType, bail};
@@ -156,7 +157,7 @@ impl ParamLayout {
             let spec = &self.specs[place];
             let numbers = &flat[spec.range()];
             let shape = spec.shape.as_slice();
-            if tracked { Var::from_slice(numbers, shape, device).map(Var::into_inner) } else { Tensor::from_slice(numbers, shape, device) }
+            if tracked { Var::from_slice(numbers, shape, device).map(Var::into_inner) } else { sent(numbers, shape, device) }
         });
         Ok(Params { tensors: tensors.collect::<Result<_>>()? })
     }

@@ -18,7 +18,7 @@ use crate::config::Dtype;
 use crate::data::{Shape, Stored};
 use crate::diffusion::SampleTerms;
 use crate::model::{Dropout, Params};
-use crate::ops::cuda::{DeviceExamples, DeviceProcess, DeviceWeights, Fed, Placed, Recorder, home, with_step_at};
+use crate::ops::cuda::{DeviceExamples, DeviceProcess, DeviceWeights, Fed, Placed, Recorder, home, sent, with_step_at};
 use crate::ops::{self, Tape};
 use crate::optim::{AdamW, Weights};
 use crate::units::Timestep;
@@ -165,11 +165,11 @@ impl DeviceEngine {
         } else {
             let batch = source.draw(step, 0, indices);
             let Shape { height, width, channels } = trainer.dataset.info.shape;
-            let x = Tensor::from_slice(&batch.x_t, (batch.t.len(), height, width, channels), &self.device)?;
+            let x = sent(&batch.x_t, (batch.t.len(), height, width, channels), &self.device)?;
             let (output, tape) = self.forward(trainer, &x)?;
             let values: Vec<f32> = home(&output)?;
             let (slope, terms, _) = trainer.host_loss(&batch, &values, scale);
-            self.learn(tape, &output, Tensor::from_vec(slope, output.shape(), &self.device)?)?;
+            self.learn(tape, &output, sent(&slope, output.shape(), &self.device)?)?;
             Some(terms)
         };
         self.norm_now.copy_to(&self.norms.narrow(0, row, 1)?)?;

@@ -22,6 +22,9 @@ pub struct Network<'a> {
     /// On a device: predictions, and terms of the bound, by the size of the batch. One call at a time; the device does no
     /// more than one anyway.
     repeated: Mutex<HashMap<(What, usize), Repeated>>,
+    /// In the place of the batch that suits the machine.
+    #[cfg(test)]
+    pub(super) asked_at_once: Option<usize>,
 }
 
 #[derive(Clone, Copy, PartialEq, Eq, Hash)]
@@ -52,6 +55,8 @@ impl<'a> Network<'a> {
             device: device.clone(),
             terms: None,
             repeated: Mutex::default(),
+            #[cfg(test)]
+            asked_at_once: None,
         })
     }
 
@@ -90,9 +95,14 @@ impl Denoiser for Network<'_> {
     }
 
     fn batch(&self) -> usize {
+        #[cfg(test)]
+        if let Some(batch) = self.asked_at_once {
+            return batch;
+        }
         if cuda::is_device(&self.device) {
-            // Enough to fill a GPU, few enough that a network's images of many channels fit beside each other.
-            return ((1 << 20) / self.shape.dims().max(1)).clamp(16, 2048);
+            // Enough to fill a GPU, few enough that a network's images of many channels fit beside each other, and the patches of
+            // 900 channels can be counted where a convolution unfolds them.
+            return ((1 << 18) / self.shape.dims().max(1)).clamp(16, 2048);
         }
         // Enough examples to fill the matrix products, few enough to stay in cache: an MLP has a row for each, the others images.
         match self.model {
@@ -132,6 +142,7 @@ impl Network<'_> {
         };
         write(this)?;
         this.sinusoids.write(&sinusoids)?;
+        this.output.forget()?;
         this.recorder.borrow_mut().run(&self.device, || work(this), Ok)?;
         cuda::home(this.output.tensor())
     }
@@ -149,5 +160,34 @@ impl Network<'_> {
         };
         let numbers: Vec<f64> = self.repeat(What::Terms, &t, made, |r| r.input.write(&places), work)?;
         Ok(numbers.chunks_exact(4).map(|v| SampleTerms { mse: v[0], x0_mse: v[1], vb: v[2] }).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::from_text;
+    use crate::data;
+    use crate::ops::cuda::standing_in;
+    use std::path::Path;
+
+    #[test]
+    fn what_a_device_does_not_do_is_no_number() {
+        let inspect = |spec: &data::DataSpec| data::inspect(spec).map_err(|e| e.to_string());
+        let config = from_text(Path::new("x.toml"), "[base]\ndata = 'swiss_roll'\nmodel.channels = [4]", &[], &inspect).unwrap();
+        let shape = data::inspect(&config.runs[0].config.data).unwrap().shape;
+        let model = Model::new(&config.runs[0].config.model, shape, shape.channels).unwrap();
+        standing_in(|| {
+            let device = Device::Cpu;
+            let network = Network::new(&model, &model.layout().init(1), shape, &device).unwrap();
+            let made = || Ok((Fed::new(&device, 4, DType::F32)?, Fed::new(&device, 4, DType::F64)?));
+            let fours = |r: &Repeated| r.output.write(&[4.0_f64; 4]);
+            let answers = |work: &dyn Fn(&Repeated) -> candle_core::Result<()>| {
+                network.repeat::<f64>(What::Terms, &[Timestep::FIRST; 2], made, |_| Ok(()), work).unwrap()
+            };
+            assert_eq!(answers(&fours), [4.0; 4]);
+            // Not what was there before.
+            assert!(answers(&|_| Ok(())).iter().all(|x| x.is_nan()));
+        });
     }
 }

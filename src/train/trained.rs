@@ -4,6 +4,7 @@
 //! whole, so a run can be looked at while it trains.
 
 use super::floor::scaled;
+use super::trainer::allow_precision;
 use super::{Network, TrainError, checkpoint, samples};
 use crate::config::RunConfig;
 use crate::data::{self, DataError, Dataset, Examples};
@@ -12,6 +13,7 @@ use crate::diffusion::oracle::MixtureOracle;
 use crate::diffusion::timestep_plan::TimestepPlan;
 use crate::diffusion::{Denoiser, Diffusion, Interrupted, SampleTerms};
 use crate::model::Model;
+use crate::ops::cuda::is_device;
 use crate::optim;
 use crate::record::{Split, Weights};
 use crate::store::{RunDir, fs};
@@ -75,6 +77,9 @@ impl Trained {
             Weights::Raw => &self.weights.raw,
             Weights::Ema => &self.weights.ema,
         };
+        if is_device(device) {
+            allow_precision(&self.config);
+        }
         Ok(Network::new(&self.model, flat, self.dataset.info.shape, device)?)
     }
 

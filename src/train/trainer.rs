@@ -131,6 +131,11 @@ pub fn columns_of(config: &RunConfig, data: &str) -> RunColumns {
     }
 }
 
+/// Has a device compute in the precision that the configuration asks for.
+pub(super) fn allow_precision(config: &RunConfig) {
+    cuda::allow_tf32(config.train.matmul_precision == MatmulPrecision::Tf32);
+}
+
 impl<'a> Trainer<'a> {
     /// Loads the data and builds the network. The caller holds the lock of `dir`.
     ///
@@ -143,7 +148,7 @@ impl<'a> Trainer<'a> {
         emit: impl Fn(Event) + Send + Sync + 'a,
     ) -> Result<Self, TrainError> {
         if cuda::is_device(options.device) {
-            cuda::allow_tf32(config.train.matmul_precision == MatmulPrecision::Tf32);
+            allow_precision(config);
         } else if let Some(setting) = needs_cuda(&config.train) {
             return Err(TrainError::Precision { setting });
         }

@@ -1,7 +1,7 @@
 //! The Gaussian process on the device: a batch from stored examples, and what the loss makes of the network's output.
 
 use super::buffer::{Buffer, address};
-use super::fed::Fed;
+use super::fed::{Fed, sent};
 use super::launch::{Arg, BLOCK, Grid, int, launch};
 use crate::data::{Shape, Stored};
 use crate::diffusion::Coefficients;
@@ -43,10 +43,8 @@ impl DeviceExamples {
     pub fn new(device: &Device, shape: Shape, values: Stored<'_>) -> Result<Self> {
         let dims = shape.dims();
         let (values, scaled) = match values {
-            Stored::Levels { bytes, scaled } => {
-                (Tensor::from_slice(bytes, (bytes.len() / dims, dims), device)?, Tensor::from_slice(scaled, scaled.len(), device)?)
-            }
-            Stored::Real(x) => (Tensor::from_slice(x, (x.len() / dims, dims), device)?, Tensor::zeros(1, DType::F32, device)?),
+            Stored::Levels { bytes, scaled } => (sent(bytes, (bytes.len() / dims, dims), device)?, sent(scaled, scaled.len(), device)?),
+            Stored::Real(x) => (sent(x, (x.len() / dims, dims), device)?, Tensor::zeros(1, DType::F32, device)?),
         };
         Ok(Self { values, scaled, shape })
     }
@@ -71,8 +69,8 @@ impl DeviceProcess {
     pub fn new(device: &Device, coefficients: Coefficients) -> Result<Self> {
         let timesteps = coefficients.rows.len();
         Ok(Self {
-            pairs: Tensor::from_vec(coefficients.pairs.concat(), (timesteps, 2), device)?,
-            rows: Tensor::from_vec(coefficients.rows.concat(), (timesteps, Coefficients::ROW), device)?,
+            pairs: sent(&coefficients.pairs.concat(), (timesteps, 2), device)?,
+            rows: sent(&coefficients.rows.concat(), (timesteps, Coefficients::ROW), device)?,
             coefficients,
         })
     }

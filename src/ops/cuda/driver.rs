@@ -137,17 +137,37 @@ pub(super) fn launch(device: &CudaDevice, module: usize, kernel: &'static str, g
 /// only on most machines reads them at once.
 static ON_THE_WAY: Mutex<Vec<(usize, Vec<u8>)>> = Mutex::new(Vec::new());
 
-/// Copies numbers to memory that begins at `to`: after the work before it on the stream, before what follows.
+/// So many bytes are waited for rather than kept.
+const TOO_MANY_TO_KEEP: usize = 16 << 20;
+
+/// Copies numbers to memory that begins at `to`: after the work before it on the stream, before what follows. The host's may
+/// go then.
 pub(super) fn upload<T: WithDType>(device: &CudaDevice, to: u64, from: &[T]) -> Result<()> {
     let stream = device.cuda_stream();
     stream.context().bind_to_thread().w()?;
     // SAFETY: numbers are bytes without gaps.
-    let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of_val(from)) }.to_vec();
+    let bytes = unsafe { std::slice::from_raw_parts(from.as_ptr().cast::<u8>(), size_of_val(from)) };
+    if bytes.len() >= TOO_MANY_TO_KEEP {
+        // SAFETY: the caller holds memory for so many numbers; the stream is waited for while `from` is there.
+        let copied = unsafe { result::memcpy_htod_async(to, bytes, stream.cu_stream()) };
+        // SAFETY: the stream is open.
+        unsafe { result::stream::synchronize(stream.cu_stream()) }.w()?;
+        return copied.w();
+    }
+    let bytes = bytes.to_vec();
     let mut on_the_way = ON_THE_WAY.lock().unwrap_or_else(PoisonError::into_inner);
     // SAFETY: the caller holds memory for so many numbers; the bytes stay until the stream has been waited for.
     unsafe { result::memcpy_htod_async(to, &bytes, stream.cu_stream()) }.w()?;
     on_the_way.push((stream.cu_stream() as usize, bytes));
     Ok(())
+}
+
+/// Sets every bit of so many bytes from `at` on, in the order of the stream.
+pub(super) fn fill_with_ones(device: &CudaDevice, at: u64, bytes: usize) -> Result<()> {
+    let stream = device.cuda_stream();
+    stream.context().bind_to_thread().w()?;
+    // SAFETY: the caller holds so many bytes.
+    unsafe { result::memset_d8_async(at, 0xFF, bytes, stream.cu_stream()) }.w()
 }
 
 /// Copies numbers from memory that begins at `from`, after all the work before, and waits for them.

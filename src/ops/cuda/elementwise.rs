@@ -165,7 +165,7 @@ fn dropped(x: &Tensor, p: f64, stream: Stream, first_sample: u32) -> Result<Buff
     let dims = x.elem_count() / samples;
     let y = Buffer::like(x)?;
     let threads = samples * dims.div_ceil(4);
-    int(threads)?;
+    int(x.elem_count())?;
     let [k0, k1, step, tag] = stream.address().map(Arg::Word);
     let step_at = Arg::Address(STEP_AT.get());
     let rest = [step_at, Arg::Single(p as f32), Arg::Double(1.0 / (1.0 - p)), address(x)?, y.address()?];

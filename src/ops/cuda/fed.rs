@@ -3,7 +3,7 @@
 //! Recorded work ([`Recorder`](super::Recorder)) reads and writes at the addresses it was recorded with, so what changes from
 //! step to step lies in memory that stays.
 
-use super::buffer::address;
+use super::buffer::{Buffer, address};
 use super::driver;
 use super::launch::Arg;
 use candle_core::{DType, Device, Result, Shape, Tensor, WithDType, bail};
@@ -48,6 +48,23 @@ impl Fed {
         }
     }
 
+    /// Replaces all of it by what is no number, so that work which is not done shows. (Integers become the largest.)
+    ///
+    /// # Errors
+    /// If the device fails, or is recording.
+    pub fn forget(&self) -> Result<()> {
+        awake(self.0.device(), "forgets")?;
+        let (at, bytes) = (place(&self.0)?, self.0.elem_count() * self.0.dtype().size_in_bytes());
+        match self.0.device() {
+            Device::Cuda(device) => driver::fill_with_ones(device, at, bytes),
+            // SAFETY: so many bytes lie there, every pattern of them is a number or none, and nobody holds a reference to them.
+            _ => unsafe {
+                std::ptr::write_bytes(at as *mut u8, 0xFF, bytes);
+                Ok(())
+            },
+        }
+    }
+
     /// Replaces all of it by the numbers of a contiguous tensor.
     ///
     /// # Errors
@@ -65,6 +82,22 @@ impl Fed {
     }
 }
 
+/// Numbers of the host as a tensor of the device, which asks no more of the host's.
+///
+/// # Errors
+/// If they are not as many as the shape has, or the device fails or is recording.
+pub fn sent<T: WithDType>(numbers: &[T], shape: impl Into<Shape>, device: &Device) -> Result<Tensor> {
+    let shape = shape.into();
+    let Device::Cuda(cuda) = device else { return Tensor::from_slice(numbers, shape, device) };
+    if shape.elem_count() != numbers.len() {
+        bail!("{} numbers do not fit into {shape:?}", numbers.len())
+    }
+    awake(device, "takes")?;
+    let sent = Buffer::new(device, shape, T::DTYPE)?.tensor();
+    driver::upload(cuda, place(&sent)?, numbers)?;
+    Ok(sent)
+}
+
 /// The numbers of a tensor, on the host.
 ///
 /// # Errors
@@ -77,7 +110,7 @@ pub fn home<T: WithDType>(x: &Tensor) -> Result<Vec<T>> {
     }
     // Held until the copy is done.
     let x = x.contiguous()?;
-    let mut numbers = vec![T::from_f64(0.0); x.elem_count()];
+    let mut numbers = vec![T::from_f64(f64::NAN); x.elem_count()];
     driver::download(device, place(&x)?, &mut numbers)?;
     Ok(numbers)
 }

@@ -56,7 +56,7 @@ pub use diffusion::{DeviceExamples, DeviceProcess, Drawn, Placed};
 pub use driver::{allow_tf32, name, open};
 pub use elementwise::with_step_at;
 pub(super) use elementwise::{add_channels, concat, dropout, silu, tokens, upsample2x};
-pub use fed::{Fed, home};
+pub use fed::{Fed, home, sent};
 pub(super) use group_norm::group_norm;
 pub(super) use layer_norm::layer_norm;
 pub(super) use linear::linear;

@@ -36,6 +36,10 @@ pub(super) fn upload<T>(_device: &CudaDevice, _to: u64, _from: &[T]) -> Result<(
     bail!("{ABSENT}")
 }
 
+pub(super) fn fill_with_ones(_device: &CudaDevice, _at: u64, _bytes: usize) -> Result<()> {
+    bail!("{ABSENT}")
+}
+
 pub(super) fn download<T>(_device: &CudaDevice, _from: u64, _to: &mut [T]) -> Result<()> {
     bail!("{ABSENT}")
 }

@@ -2,7 +2,7 @@
 
 use super::buffer::{Buffer, address};
 use super::driver;
-use super::fed::{Fed, home};
+use super::fed::{Fed, home, sent};
 use super::launch::{Arg, BLOCK, Grid, int, launch};
 use crate::optim::Constants;
 use candle_core::{DType, Device, Result, Shape, Tensor, bail};
@@ -47,7 +47,7 @@ impl DeviceWeights {
         if [raw, ema, first, second].iter().any(|b| b.len() != total) {
             bail!("the buffers do not hold the {total} numbers of the parameters")
         }
-        let flat = |numbers: &[f32]| Tensor::from_slice(numbers, total, device);
+        let flat = |numbers: &[f32]| sent(numbers, total, device);
         let (mut chunks, mut working, mut place) = (Vec::new(), Vec::with_capacity(shapes.len()), 0);
         for (parameter, shape) in shapes.iter().enumerate() {
             let n = shape.elem_count();
@@ -57,7 +57,7 @@ impl DeviceWeights {
                     chunks.push(number);
                 }
             }
-            let numbers = Tensor::from_slice(&raw[place..place + n], shape, device)?.to_dtype(dtype)?;
+            let numbers = sent(&raw[place..place + n], shape, device)?.to_dtype(dtype)?;
             working.push(candle_core::Var::from_tensor(&numbers)?.into_inner());
             place += n;
         }
@@ -68,9 +68,9 @@ impl DeviceWeights {
             ema: flat(ema)?,
             first_moment: flat(first)?,
             second_moment: flat(second)?,
-            chunks: Tensor::from_vec(chunks, (blocks, 4), device)?,
+            chunks: sent(&chunks, (blocks, 4), device)?,
             blocks,
-            working_addresses: Tensor::from_vec(addresses(working.iter())?, working.len(), device)?,
+            working_addresses: sent(&addresses(working.iter())?, working.len(), device)?,
             zeros: Tensor::zeros(longest, dtype, device)?,
             state: Tensor::zeros(2, DType::F64, device)?,
             constants: Fed::new(device, 7, DType::F32)?,
