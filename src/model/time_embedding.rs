@@ -4,6 +4,7 @@ use super::TimeEmbedding;
 use crate::ops::Rows;
 use crate::units::Timestep;
 use candle_core::{Result, Tensor};
+use std::collections::HashMap;
 use std::sync::RwLock;
 
 /// The embedding of one width and kind. A timestep's row is computed when it is first asked for, and kept: sines cost more
@@ -92,10 +93,10 @@ impl Times {
 /// The different timesteps, in the order in which they first appear, and which of them each sample has; `None` where no two
 /// samples share one.
 pub(super) fn shared(t: &[Timestep]) -> (Vec<Timestep>, Option<Rows>) {
-    let mut place = vec![None; t.iter().map(|t| t.index() + 1).max().unwrap_or(0)];
+    let mut place = HashMap::with_capacity(t.len());
     let mut different = Vec::new();
     let row = |t: &Timestep| {
-        *place[t.index()].get_or_insert_with(|| {
+        *place.entry(t.index()).or_insert_with(|| {
             different.push(*t);
             different.len() as u32 - 1
         })
