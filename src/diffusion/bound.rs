@@ -4,8 +4,8 @@
 //! (t, example, draw) alone, so every run is measured on the same draws and differences between runs are paired.
 //! Results are gathered in the order of (t, draw, example), whatever thread computed them. What a denoiser
 //! answers that is not finite is asked again, and so are, after the last batch, the first one and the last whole one: another
-//! answer then is an error, not a bound. A second denoiser, the best there can be, may run beside the first on the same draws: what lies between them is then
-//! known far better than either.
+//! answer then is an error, not a bound. A second denoiser, the best there can be, may run beside the first on the same
+//! draws: what lies between them is then known far better than either.
 
 use super::timestep_plan::TimestepPlan;
 use super::{Denoiser, DenoiserError, Diffusion, Interrupted, Job, SampleTerms};

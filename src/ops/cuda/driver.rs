@@ -39,12 +39,15 @@ fn give_cublas_memory(device: &CudaDevice) -> Result<()> {
 /// host waits for the device.
 fn keep_memory(device: &CudaDevice) -> Result<()> {
     let mut everything = u64::MAX;
-    // SAFETY: the device is the context's own, its default pool exists as long as it does, and the attribute is a u64.
-    unsafe {
-        let pool = result::device::get_default_mem_pool(device.cuda_stream().context().cu_device()).w()?;
-        let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
-        result::mem_pool::set_attribute(pool, attribute, std::ptr::from_mut(&mut everything).cast()).w()
-    }
+    let attribute = sys::CUmemPool_attribute::CU_MEMPOOL_ATTR_RELEASE_THRESHOLD;
+    // SAFETY: the pool is the device's own, and the attribute is a u64.
+    unsafe { result::mem_pool::set_attribute(default_pool(device)?, attribute, std::ptr::from_mut(&mut everything).cast()) }.w()
+}
+
+/// Where the tensors' memory comes from; there as long as the device is.
+fn default_pool(device: &CudaDevice) -> Result<sys::CUmemoryPool> {
+    // SAFETY: the device is the context's own.
+    unsafe { result::device::get_default_mem_pool(device.cuda_stream().context().cu_device()) }.w()
 }
 
 /// What the device calls itself, e.g. `NVIDIA H100 80GB HBM3`.
@@ -219,10 +222,18 @@ pub fn record(device: &Device, work: impl FnOnce() -> Result<()>) -> Result<Opti
     let done = work();
     let graph = capture.end();
     done?;
-    match graph? {
-        Some(graph) => Ok(Some(Recording(graph))),
-        None => bail!("the device recorded nothing"),
-    }
+    let Some(graph) = graph? else { bail!("the device recorded nothing") };
+    give_back_spare_memory(device)?;
+    Ok(Some(Recording(graph)))
+}
+
+/// What the work took while it was rehearsed: as recorded it has memory of its own, and a device may not have room for both.
+fn give_back_spare_memory(device: &CudaDevice) -> Result<()> {
+    let stream = device.cuda_stream();
+    // SAFETY: the stream is open and no longer records.
+    unsafe { result::stream::synchronize(stream.cu_stream()) }.w()?;
+    // SAFETY: the pool is the device's own.
+    unsafe { result::mem_pool::trim_to(default_pool(device)?, 0) }.w()
 }
 
 /// A stream that records, until this is dropped at the latest: it would take all that follows for part of the recording.
