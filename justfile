@@ -9,7 +9,7 @@ target := env("CARGO_TARGET_DIR", justfile_directory() / "target")
 lab := target / "debug/ddpm-lab"
 
 _default:
-    @just --justfile {{justfile()}} --list --unsorted
+    @{{just_executable()}} --justfile {{justfile()}} --list --unsorted
 
 _tools:
     @[ -x .tools/bin/cmake ] || ./just --setup

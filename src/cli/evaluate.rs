@@ -77,8 +77,8 @@ pub struct EvaluateArgs {
     /// Examples: the first so many (of train: so many spread over it). Default: as many as the run's own evaluations.
     #[arg(long, value_name = "N")]
     images: Option<usize>,
-    /// all; strided:K: t = 1 and one t in each of K − 1 strata that widen geometrically; dense-head[:H[:K]]: each t up to H
-    /// (default T/20) and one in each of K strata beyond (default 50). The last two are unbiased estimates.
+    /// all; strided:K: t = 1, t = T and one t in each of K − 2 strata between that widen geometrically; dense-head[:H[:K]]: each
+    /// t up to H (default T/20) and one in each of K strata beyond (default 50), T by itself. The last two are unbiased estimates.
     #[arg(long, default_value = "all", value_name = "WHICH")]
     timesteps: Timesteps,
     /// Draws for each example: of noise, and of other timesteps in each stratum. With two and more the error of choosing t is

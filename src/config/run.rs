@@ -34,7 +34,8 @@ named_enum! {
 pub enum EvalTimesteps {
     /// `"all"`: 1..=T.
     All,
-    /// `"strided:K"`: t = 1 by itself, and one timestep in each of K − 1 strata of the rest, which widen geometrically.
+    /// `"strided:K"`: t = 1 and t = T by themselves, and one timestep in each of K − 2 strata between, which widen
+    /// geometrically.
     Strided(u32),
 }
 

@@ -49,28 +49,30 @@ impl TimestepPlan {
         Self::drawn(timesteps, &[], draws, Spread::Noise, &choices(timesteps))
     }
 
-    /// t = 1 by itself, and one timestep drawn in each of `strata − 1` strata of 2..=T that widen geometrically.
+    /// t = 1 and t = T by themselves, and one timestep drawn in each of `strata − 2` strata between, at least one, that widen
+    /// geometrically.
     ///
     /// The terms of the bound fall about as 1/t, so strata of equal ratio keep each of them nearly constant; the first are
-    /// single timesteps, where most of the bound lies.
+    /// single timesteps, where most of the bound lies. T is not left to chance: where a schedule leaves almost no signal (the
+    /// last step of cosine), an x_0 that is not clipped can have nearly all of its bound there.
     pub fn strided(timesteps: usize, strata: u32, draws: u32, spread: Spread) -> Self {
         Self::strided_by(timesteps, strata, draws, spread, &choices(timesteps))
     }
 
     /// As [`strided`](Self::strided), with the draws of another stream: for those who ask how the estimates scatter.
     pub(super) fn strided_by(timesteps: usize, strata: u32, draws: u32, spread: Spread, stream: &Stream) -> Self {
-        Self::drawn(1, &geometric(2, timesteps, strata.max(2) as usize - 1), draws, spread, stream)
+        Self::drawn(1, &up_to(2, timesteps, strata.max(3) as usize - 1), draws, spread, stream)
     }
 
-    /// Each of the first `head` timesteps, and one drawn in each of `strata` strata of the rest, as in
-    /// [`strided`](Self::strided). [Nichol21, App. E] finds that a likelihood wants every t of a head.
+    /// Each of the first `head` timesteps, and one drawn in each of `strata` strata of the rest, at least two, the last of which
+    /// is T, as in [`strided`](Self::strided). [Nichol21, App. E] finds that a likelihood wants every t of a head.
     pub fn dense_head(timesteps: usize, head: usize, strata: u32, draws: u32, spread: Spread) -> Self {
         Self::dense_head_by(timesteps, head, strata, draws, spread, &choices(timesteps))
     }
 
     pub(super) fn dense_head_by(timesteps: usize, head: usize, strata: u32, draws: u32, spread: Spread, stream: &Stream) -> Self {
         let head = head.clamp(1, timesteps);
-        Self::drawn(head, &geometric(head + 1, timesteps, strata.max(1) as usize), draws, spread, stream)
+        Self::drawn(head, &up_to(head + 1, timesteps, strata.max(2) as usize), draws, spread, stream)
     }
 
     /// `rest` are strata as (first t, size).
@@ -186,6 +188,16 @@ fn choices(timesteps: usize) -> Stream {
     rng::stream(rng::EVALUATION_SEED, Purpose::Timestep, timesteps as u32)
 }
 
+/// `strata` ranges that cover `first..=timesteps`, the last timestep being one of them.
+fn up_to(first: usize, timesteps: usize, strata: usize) -> Vec<(usize, usize)> {
+    if first > timesteps {
+        return Vec::new();
+    }
+    let mut out = geometric(first, timesteps - 1, strata - 1);
+    out.push((timesteps, 1));
+    out
+}
+
 /// `strata` ranges that cover `first..=last`, of about equal ratio, each with a timestep at least: (first, size).
 fn geometric(first: usize, last: usize, strata: usize) -> Vec<(usize, usize)> {
     let strata = strata.min((last + 1).saturating_sub(first));
@@ -251,7 +263,9 @@ mod tests {
                 let total: f64 = plan.visits().iter().map(|v| v.weight).sum();
                 assert!((total - timesteps as f64).abs() < 1e-9 && plan.timesteps() == timesteps, "{plan:?}");
                 assert!(plan.visits().windows(2).all(|p| p[0].t < p[1].t), "{plan:?}");
-                assert!(plan.visits()[0].t == Timestep::FIRST && plan.visits()[0].weight == 1.0);
+                for (visit, t) in [(plan.visits().first(), 1), (plan.visits().last(), timesteps)] {
+                    assert!(visit.is_some_and(|v| v.t.get() as usize == t && v.weight == 1.0), "{plan:?}");
+                }
                 for (visit, (first, last)) in plan.visits().iter().zip(plan.ranges()) {
                     assert!((first..=last).contains(&visit.t.get()));
                 }
@@ -327,7 +341,9 @@ mod tests {
         }
         assert!(variances.mean.abs() < 3.0 * variances.standard_error(), "{variances:?}");
         assert!(raw.mean > 20.0 * raw.standard_error(), "uncorrected it would show: {raw:?}");
-        assert!(TimestepPlan::strided(400, 2, 1, Spread::Noise).choice_variance(&[vec![1.0, 2.0], vec![1.0, 3.0]]).is_nan());
+        assert!(
+            TimestepPlan::strided(400, 3, 1, Spread::Noise).choice_variance(&[vec![1.0, 2.0], vec![1.0, 3.0], vec![1.0, 2.0]]).is_nan()
+        );
         assert_eq!(TimestepPlan::all(3, 1).choice_variance(&[]), 0.0);
     }
 }

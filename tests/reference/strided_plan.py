@@ -27,13 +27,13 @@ def below(step, sample, block, bound):
 
 def strided(timesteps, strata):
     plan, first = [(1, 1.0)], 2
-    strata = min(max(strata, 2) - 1, timesteps - 1)
-    for left in range(strata, 0, -1):
-        ratio = ((timesteps + 1) / first) ** (1 / left)
-        end = min(max(math.floor(first * ratio + 0.5), first + 1), timesteps + 2 - left)
-        plan.append((first + below(timesteps, left, strata, end - first), float(end - first)))
+    between = min(max(strata, 3) - 2, timesteps - 2)
+    for left in range(between, 0, -1):
+        ratio = (timesteps / first) ** (1 / left)
+        end = min(max(math.floor(first * ratio + 0.5), first + 1), timesteps + 1 - left)
+        plan.append((first + below(timesteps, left + 1, between + 1, end - first), float(end - first)))
         first = end
-    return plan
+    return plan + [(timesteps, 1.0)]
 
 
 print(strided(1000, 12))
