@@ -390,6 +390,34 @@ fn a_denoiser_that_contradicts_itself_gives_no_bound() {
     assert!(bound.unwrap_err().contains("errors NaN and"));
 }
 
+/// Under cosine, whose last β is cut, an x_0 that is not clipped has most of its bound at t = T.
+#[test]
+fn a_bound_of_some_timesteps_has_the_last_one_in_it() {
+    struct Zero;
+    impl Denoiser for Zero {
+        fn predict(&self, _: &[f32], _: &[Timestep], output: &mut [f32]) -> Result<(), DenoiserError> {
+            output.fill(0.0);
+            Ok(())
+        }
+        fn batch(&self) -> usize {
+            64
+        }
+    }
+    let diffusion = Diffusion::new(&spec(ScheduleKind::Cosine, 100), point(2), Encoding::Continuous).unwrap();
+    let x = gaussian_data(300, 2, 0.0, 1.0);
+    let bound = |plan: &TimestepPlan| {
+        let (stop, progress, each) = (AtomicBool::new(false), &mut |_, _| {}, &mut |_: usize, _: &[SampleTerms]| {});
+        evaluate(&diffusion, &Zero, &x, BoundOptions { timesteps: plan, floor: None, stop: &stop, progress, each }).unwrap()
+    };
+    let all = bound(&TimestepPlan::all(100, 1));
+    assert!(all.timesteps[99].2.vb.mean > 0.5 * all.bits_per_dim(), "the last term is most of it");
+    for plan in [TimestepPlan::strided(100, 50, 1, Spread::Noise), TimestepPlan::dense_head(100, 5, 50, 1, Spread::Noise)] {
+        let some = bound(&plan);
+        let off = (some.bits_per_dim() - all.bits_per_dim()).abs();
+        assert!(off < 3.0 * some.choice_error() && off < 0.05 * all.bits_per_dim(), "{} {}", some.bits_per_dim(), all.bits_per_dim());
+    }
+}
+
 #[test]
 fn clipping_acts_in_evaluation_and_never_in_training() {
     let shape = Shape { height: 2, width: 2, channels: 1 };
