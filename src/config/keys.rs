@@ -321,7 +321,7 @@ pub static KEYS: &[KeySpec<RunConfig>] = &[
     key!(eval.images: u32 = derived("64 images or 1000 points, or all of `val` where it is smaller", |c, info| c.eval.images = at_most(if info.shape.is_image() { 64 } else { 1000 }, info.val)),
         COUNT, |n| *n > 0, "Images of `val` in each evaluation."),
     key!(eval.timesteps: EvalTimesteps = derived("\"strided:50\"; \"all\" where T is at most 50", fill_eval_timesteps),
-        "Timesteps of an evaluation on `val`: all, or t = 1, t = T and one in each of K − 2 strata between that widen geometrically. The final one on `test` always takes all."),
+        "Timesteps of an evaluation on `val`: all, or t = 1, t = T and one in each of K − 2 strata between (at least one) that widen geometrically. The final one on `test` always takes all."),
     key!(eval.test_images: u32 = derived("128 images or 2000 points, or all of `test` where it is smaller", |c, info| c.eval.test_images = at_most(if info.shape.is_image() { 128 } else { 2000 }, info.test)),
         COUNT, |n| *n > 0, "Images of `test` in the final evaluation."),
     key!(eval.draws: u32 = lit("1"), COUNT, |n| *n > 0, "Noise draws for each image and timestep."),

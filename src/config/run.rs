@@ -34,8 +34,8 @@ named_enum! {
 pub enum EvalTimesteps {
     /// `"all"`: 1..=T.
     All,
-    /// `"strided:K"`: t = 1 and t = T by themselves, and one timestep in each of K − 2 strata between, which widen
-    /// geometrically.
+    /// `"strided:K"`: t = 1 and t = T by themselves, and one timestep in each of K − 2 strata between, at least one,
+    /// which widen geometrically.
     Strided(u32),
 }
 
